@@ -1,0 +1,1 @@
+"""The protocol without I/O: no socket, thread, array or clock in here."""

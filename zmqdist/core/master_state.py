@@ -1,0 +1,398 @@
+"""The master's half of the protocol: messages and clock readings in, actions out.
+
+`MasterState` decides; it performs nothing and holds no array, socket or clock. Its
+driver (`zmqdist.master`) hands it one message at a time, performs the actions that
+come back in order, and reports what became of each `Apply` by `applied` or
+`misfit`. Ordering inside one call is the order on the wire.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from zmqdist.core.actions import (
+    Action,
+    Admit,
+    Apply,
+    Dismiss,
+    Epoch,
+    Publish,
+    Send,
+    SendSnapshot,
+    Totals,
+    failure,
+)
+from zmqdist.core.ledger import Key, Ledger, Outcome, Standing
+from zmqdist.core.messages import (
+    Ack,
+    Begin,
+    Begun,
+    End,
+    Fail,
+    Finish,
+    Finished,
+    Go,
+    Heartbeat,
+    Hello,
+    Message,
+    Pong,
+    Pull,
+    Push,
+    Refused,
+    Rejoin,
+    Report,
+    Status,
+    Stop,
+    Welcome,
+)
+from zmqdist.core.pacing import Pacing
+from zmqdist.core.sessions import Session, Sessions
+from zmqdist.core.staleness import Policy, Verdict
+from zmqdist.errors import LocalProtocolError
+
+DRIVER_LEASES = 4
+"""Leases of silence after which a driver counts as dead and its epochs are closed."""
+
+MAX_FAILURES = 100
+"""Failures kept for the report; later ones are only counted."""
+
+
+class MasterState:
+    """State of the master within one run.
+
+    Parameters
+    ----------
+    run : str
+        Random name of this master's lifetime.
+    policy : Policy
+        Decides on updates by their staleness and on who may run ahead.
+    schema : dict of str to [dtype, shape]
+        The parameters, for `Begun`.
+    publish_port : int
+        Where versions are broadcast.
+    lease_s : float
+        Silence after which a worker loses its session, in seconds.
+    pacing : Pacing
+        When to publish.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        policy: Policy,
+        *,
+        schema: dict[str, list[Any]],
+        publish_port: int = 0,
+        lease_s: float = 30.0,
+        pacing: Pacing | None = None,
+    ) -> None:
+        self.run = run
+        self.policy = policy
+        self.schema = schema
+        self.publish_port = publish_port
+        self.lease_s = lease_s
+        self.pacing = pacing or Pacing()
+        self.version = 0
+        self.published = -1
+        self.ledger = Ledger()
+        self.sessions = Sessions(policy)
+        self.totals = Totals()
+        self.staleness: Counter[int] = Counter()
+        self.metrics: dict[str, list[float]] = {}
+        self._epochs: dict[int, Epoch] = {}
+        self._closed: dict[int, Epoch] = {}
+        self._applying: Apply | None = None
+
+    # ---- in ----------------------------------------------------------------------
+
+    def receive(self, peer: bytes, message: Message, now: float) -> list[Action]:
+        """Take one message from `peer` and return what to do, in order."""
+        if self._applying is not None:
+            raise LocalProtocolError(f"{self._applying.key} has not been reported yet")
+        match message:
+            case Hello():
+                return self._hello(peer, message, now)
+            case Begin():
+                return self._begin(peer, message, now)
+            case Status():
+                if message.epoch in self._epochs:
+                    self._epochs[message.epoch].last_seen = now
+                return [Send(peer, self.report(message.epoch))]
+            case End():
+                return self._end(peer, message)
+            case Pull(session=0):
+                return self._pull(peer, message)
+            case Push() | Pull() | Heartbeat() | Finish() | Fail():
+                session = self.sessions.heard(message.session, peer, now)
+                if session is None:
+                    return [Send(peer, Rejoin(message.session))]
+                return self._from_worker(session, message)
+        return [Send(peer, Refused(f"a master takes no {message.kind!r} message"))]
+
+    def _from_worker(self, session: Session, message: Message) -> list[Action]:
+        match message:
+            case Push():
+                return self._push(session, message)
+            case Pull():
+                return self._pull(session.peer, message)
+            case Finish():
+                return self._finish(session, message)
+            case Fail():
+                return self._fail(session, message)
+        return [Send(session.peer, Pong(session.number, session.limit))]
+
+    def tick(self, now: float) -> list[Action]:
+        """Let time pass: evict silent workers, publish if it is due.
+
+        Hand in the messages that wait first: a worker is silent only if none came.
+        """
+        late = [s for s in self.sessions if now - s.last_seen > self.lease_s]
+        self.totals.evicted += len(late)
+        actions = self._close_sessions(late)
+        silent = DRIVER_LEASES * self.lease_s
+        for epoch in [e for e, r in self._epochs.items() if now - r.last_seen > silent]:
+            reason = f"the driver has been silent for {silent:.0f} s"
+            self._epochs[epoch].fatal = self._epochs[epoch].fatal or failure("driver", reason)
+            actions += self._close(epoch, reason)
+        if self.publish_due(now):
+            actions.append(Publish())
+        return actions
+
+    def publish_due(self, now: float) -> bool:
+        """Whether the model should be published now."""
+        return self.pacing.due(self.version, self.published, now)
+
+    # ---- what became of an action -----------------------------------------------------
+
+    def applied(self, action: Apply) -> list[Action]:
+        """Count the update of `action`, which is in the model now, as the next version."""
+        self._reported(action)
+        self.version += 1
+        self.totals.applied += 1
+        self.totals.examples += action.push.examples
+        self.staleness[action.tau] += 1
+        for name, value in action.push.metrics.items():
+            total, count = self.metrics.get(name, (0.0, 0))
+            self.metrics[name] = [total + value, count + 1]
+        self._standing(action.key).settle(action.key.step, Outcome.APPLIED)
+        return self._answer(action.session, action.push, Outcome.APPLIED)
+
+    def misfit(self, action: Apply, what: str, error: str, traceback: str = "") -> list[Action]:
+        """End the epoch of `action`, whose update cannot be applied.
+
+        The epoch cannot be completed without it: its workers are stopped and the driver
+        is told.
+        """
+        self._reported(action)
+        self.totals.refused += 1
+        return self.fail_epoch(action.key, what, error, traceback)
+
+    def garbled(self, action: Apply, reason: str) -> list[Action]:
+        """Drop the session whose update cannot be decoded; nothing else changes."""
+        self._reported(action)
+        self.totals.refused += 1
+        refused = Send(action.session.peer, Refused(reason))
+        return [refused, *self._close_sessions([action.session])]
+
+    def fail_epoch(self, key: Key, what: str, error: str, traceback: str = "") -> list[Action]:
+        """End an epoch for a failure that a retry cannot mend."""
+        record = self._epochs[key.epoch]
+        record.fatal = record.fatal or failure(what, error, key.partition, key.step, traceback)
+        return self._stop_workers(key.epoch, f"{what} failed on partition {key.partition}: {error}")
+
+    def was_published(self, started: float, ended: float) -> None:
+        """Note that the snapshot is the current version; it took from start to end."""
+        self.published = self.version
+        self.pacing.was_published(started, ended)
+
+    def report(self, epoch: int) -> Report:
+        """Return how `epoch` stands; fatal if no such epoch was opened here."""
+        record = self._epochs.get(epoch) or self._closed.get(epoch)
+        if record is None:
+            record = Epoch("", 0.0, fatal=failure("epoch", f"run {self.run} has no epoch {epoch}"))
+        totals = {name: getattr(self.totals, name) for name in Totals.__slots__}
+        return Report(
+            version=self.version,
+            published=self.published,
+            workers=len(self.sessions.at(epoch)),
+            missing=self.ledger.missing(epoch) if epoch in self._epochs else record.missing,
+            totals=totals,
+            staleness=[[tau, count] for tau, count in sorted(self.staleness.items())],
+            metrics=self.metrics,
+            failures=record.failures,
+            fatal=record.fatal,
+        )
+
+    # ---- driver ---------------------------------------------------------------------
+
+    def _begin(self, peer: bytes, message: Begin, now: float) -> list[Action]:
+        if message.partitions < 1:
+            return [Send(peer, Refused(f"begin.partitions is {message.partitions}; expected >= 1"))]
+        epoch = self.ledger.open(message.partitions)
+        self._epochs[epoch] = Epoch(message.worker_key, now)
+        begun = Begun(self.run, epoch, self.version, self.schema, self.lease_s)
+        admit: list[Action] = [Admit(message.worker_key)] if message.worker_key else []
+        return [*admit, Send(peer, begun)]
+
+    def _end(self, peer: bytes, message: End) -> list[Action]:
+        report = self.report(message.epoch)
+        closing = self._close(message.epoch, message.reason or "the epoch is closed")
+        return [*closing, Send(peer, report)]
+
+    def _close(self, epoch: int, reason: str) -> list[Action]:
+        if epoch not in self._epochs:
+            return []
+        actions = self._stop_workers(epoch, reason)
+        record = self._closed[epoch] = self._epochs.pop(epoch)
+        record.missing = self.ledger.missing(epoch)
+        self.ledger.close(epoch)
+        if record.worker_key not in {"", *(entry.worker_key for entry in self._epochs.values())}:
+            actions.append(Dismiss(record.worker_key))
+        return actions
+
+    # ---- workers --------------------------------------------------------------------
+
+    def _hello(self, peer: bytes, message: Hello, now: float) -> list[Action]:
+        standing = self.ledger.standing(message.epoch, message.partition)
+        if message.run != self.run or standing is None:
+            whose = "another run" if message.run != self.run else "a closed epoch"
+            return [Send(peer, Stop(0, f"{whose}: epoch {message.epoch}"))]
+        if fatal := self._epochs[message.epoch].fatal:
+            return [Send(peer, Stop(0, f"{fatal['what']} failed: {fatal['error']}"))]
+        here = self.sessions.at(message.epoch, message.partition)
+        actions = self._close_sessions([s for s in here if s.attempt == message.attempt])
+        session = self.sessions.new(peer, message, now)
+        self.totals.sessions += 1
+        if not standing.complete:
+            self.sessions.open(session)
+            actions += self._move_limits(message.epoch, but=session)
+        welcome = Welcome(
+            session=session.number,
+            version=self.version,
+            publish_port=self.publish_port,
+            next=standing.next,
+            ahead=sorted(standing.ahead),
+            complete=standing.complete,
+            clock=session.clock,
+            limit=session.limit,
+            lazy_slack=self.policy.lazy_slack,
+            lease_s=self.lease_s,
+        )
+        return [*actions, Send(peer, welcome)]
+
+    def _push(self, session: Session, message: Push) -> list[Action]:
+        key = Key(session.epoch, session.partition, message.step)
+        standing = self._standing(key)
+        if not 0 <= message.base <= self.version or message.step < 0:
+            self.totals.refused += 1
+            reason = f"push of step {message.step} on version {message.base}; at {self.version}"
+            return [Send(session.peer, Refused(reason))]
+        if settled := standing.outcome(message.step):
+            self.totals.duplicates += 1
+            return self._answer(session, message, settled, duplicate=True)
+        if message.empty:
+            self.totals.skipped += 1
+            standing.settle(message.step, Outcome.SKIPPED)
+            return self._answer(session, message, Outcome.SKIPPED)
+        tau = self.version - message.base
+        decision = self.policy.decide(tau)
+        if decision.verdict is Verdict.APPLY:
+            self._applying = Apply(key, session, message, tau, decision.scale)
+            return [self._applying]
+        self.totals.rejected_tau += tau
+        if decision.verdict is Verdict.REJECT:
+            self.totals.rejected += 1
+            standing.settle(message.step, Outcome.REJECTED)
+            return self._answer(session, message, Outcome.REJECTED)
+        self.totals.requeued += 1
+        return self._answer(session, message, "requeue")
+
+    def _pull(self, peer: bytes, message: Pull) -> list[Action]:
+        lazy = self.policy.lazy_slack is not None
+        wanted = self.version if lazy else min(message.want, self.version)
+        behind = wanted > self.published or self.published < 0
+        publish: list[Action] = [Publish()] if behind else []
+        return [*publish, SendSnapshot(peer, message.have)]
+
+    def _finish(self, session: Session, message: Finish) -> list[Action]:
+        epoch, partition = session.epoch, session.partition
+        done = self.ledger.finish(epoch, partition, message.steps)
+        settled = self._standing(Key(epoch, partition, 0)).next
+        ended = self.sessions.at(epoch, partition) if done else [session]
+        answers: list[Action] = [Send(s.peer, Finished(s.number, done, settled)) for s in ended]
+        return answers + self._close_sessions(ended)
+
+    def _fail(self, session: Session, message: Fail) -> list[Action]:
+        self.totals.failed += 1
+        failures = self._epochs[session.epoch].failures
+        if len(failures) < MAX_FAILURES:
+            where = {"attempt": session.attempt, "worker": session.worker}
+            what = failure(
+                message.what, message.error, session.partition, message.step, message.traceback
+            )
+            failures.append(what | where)
+        pong: list[Action] = [Send(session.peer, Pong(session.number, session.limit))]
+        return pong + self._close_sessions([session])
+
+    # ---- inside -----------------------------------------------------------------------
+
+    def _standing(self, key: Key) -> Standing:
+        standing = self.ledger.standing(key.epoch, key.partition)
+        if standing is None:
+            raise LocalProtocolError(f"{key} belongs to no open epoch")
+        return standing
+
+    def _reported(self, action: Apply) -> None:
+        if self._applying is not action:
+            raise LocalProtocolError(f"{action.key} is reported but was not being applied")
+        self._applying = None
+
+    def _answer(
+        self, session: Session, push: Push, outcome: str, *, duplicate: bool = False
+    ) -> list[Action]:
+        session.clock = max(session.clock, push.clock + 1)
+        others = self._move_limits(session.epoch, but=session)
+        ack = Ack(
+            session=session.number,
+            step=push.step,
+            outcome=str(outcome),
+            version=self.version,
+            published=self.published,
+            limit=session.limit,
+            duplicate=duplicate,
+        )
+        return [Send(session.peer, ack), *others]
+
+    def slowest(self) -> int:
+        """Smallest clock over the workers that are here, 0 without any."""
+        return self.sessions.slowest()
+
+    def _move_limits(self, epoch: int, but: Session | None = None) -> list[Action]:
+        """Tell the workers whose limit has moved, but the one that gets it otherwise."""
+        moved = self.sessions.move_limits(epoch)
+        return [Send(s.peer, Go(s.number, s.limit)) for s in moved if s is not but]
+
+    def _close_sessions(self, sessions: list[Session]) -> list[Action]:
+        for session in sessions:
+            self.sessions.close(session)
+        epochs = sorted({session.epoch for session in sessions})
+        return [action for epoch in epochs for action in self._move_limits(epoch)]
+
+    def _stop_workers(self, epoch: int, reason: str) -> list[Action]:
+        stopped = self.sessions.at(epoch)
+        for session in stopped:
+            self.sessions.close(session)
+        return [Send(s.peer, Stop(s.number, reason)) for s in stopped]
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the state contradicts itself (used by the tests)."""
+        applied = sum(self.staleness.values())
+        if not self.version == self.totals.applied == applied:
+            raise AssertionError(f"version {self.version}, applied {self.totals.applied} {applied}")
+        if not -1 <= self.published <= self.version:
+            raise AssertionError(f"published {self.published} of version {self.version}")
+        self.ledger.check_invariants()
+        for session in self.sessions:
+            if self._standing(Key(session.epoch, session.partition, 0)).complete:
+                raise AssertionError(f"{session} of a complete partition")

@@ -1,0 +1,54 @@
+"""When to publish: every so many versions, every so many seconds, or by cost."""
+
+from __future__ import annotations
+
+from zmqdist.errors import ConfigError
+
+SHARE = 0.25
+"""Largest part of the master's time that adaptive publishing may take."""
+
+
+class Pacing:
+    """Decides when the model is published next.
+
+    Parameters
+    ----------
+    every : int or None, default=None
+        Publish each `every`-th version. Publishing every p-th version adds
+        (p - 1) / 2 to the mean staleness.
+    interval_s : float or None, default=None
+        Publish at most once in this many seconds.
+
+    Notes
+    -----
+    With neither, the pace follows the cost: after a publication that took c seconds
+    the next waits 3 c, so that publishing takes at most a quarter of the master's
+    time. A small model goes out with nearly every version, a large one as often as
+    it can without starving the updates.
+    """
+
+    def __init__(self, every: int | None = None, interval_s: float | None = None) -> None:
+        if every is not None and every < 1:
+            raise ConfigError(f"publish_every is {every!r}; expected an integer >= 1")
+        if interval_s is not None and interval_s < 0:
+            raise ConfigError(f"publish_interval_s is {interval_s!r}; expected seconds >= 0")
+        self.every = every
+        self.interval_s = interval_s
+        self.not_before = float("-inf")
+
+    def due(self, version: int, published: int, now: float) -> bool:
+        """Whether `version` should go out at time `now`."""
+        return self.due_in_s(version, published, now) == 0
+
+    def due_in_s(self, version: int, published: int, now: float) -> float | None:
+        """Return the seconds until `version` should go out; None while too few are new."""
+        if version - max(published, 0) < (self.every or 1):
+            return None
+        return max(0.0, self.not_before - now)
+
+    def was_published(self, started: float, ended: float) -> None:
+        """Take note of a publication and what it cost."""
+        if self.interval_s is not None:
+            self.not_before = started + self.interval_s
+        elif self.every is None:
+            self.not_before = ended + (ended - started) * (1 / SHARE - 1)

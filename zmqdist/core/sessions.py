@@ -1,0 +1,89 @@
+"""Sessions: which workers are here, and how far each may run ahead of the slowest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from zmqdist.core.messages import Hello
+from zmqdist.core.staleness import Policy
+
+
+@dataclass(slots=True)
+class Session:
+    """One worker's registration for one partition; the number is never used again.
+
+    `clock` counts the steps answered to the worker, from the slowest worker's clock
+    when it joined; `limit` is the last clock that it may start.
+    """
+
+    number: int
+    peer: bytes
+    epoch: int
+    partition: int
+    attempt: int
+    worker: str
+    clock: int
+    last_seen: float
+    limit: int | None = None
+
+
+class Sessions:
+    """All open sessions, oldest first."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._open: dict[int, Session] = {}
+        self._last_number = 0
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._open.values())
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def at(self, epoch: int, partition: int | None = None) -> list[Session]:
+        """Return the sessions of an epoch, or of one partition of it."""
+        return [s for s in self if s.epoch == epoch and partition in (None, s.partition)]
+
+    def new(self, peer: bytes, hello: Hello, now: float) -> Session:
+        """Make a session that starts at the slowest clock; it is not open yet."""
+        self._last_number += 1
+        return Session(
+            number=self._last_number,
+            peer=peer,
+            epoch=hello.epoch,
+            partition=hello.partition,
+            attempt=hello.attempt,
+            worker=hello.worker,
+            clock=max(hello.clock, self.slowest(hello.epoch)),
+            last_seen=now,
+        )
+
+    def open(self, session: Session) -> None:
+        """Open a session made by `new`."""
+        self._open[session.number] = session
+
+    def close(self, session: Session) -> None:
+        """End a session: its worker holds nobody back any more."""
+        del self._open[session.number]
+
+    def heard(self, number: int, peer: bytes, now: float) -> Session | None:
+        """Return the session that a message names, None if it is not open."""
+        session = self._open.get(number)
+        if session is not None:
+            session.peer = peer  # a reconnected socket comes back under a new routing id
+            session.last_seen = now
+        return session
+
+    def slowest(self, epoch: int | None = None) -> int:
+        """Smallest clock over all workers or those of one epoch, 0 without any."""
+        return min((s.clock for s in self if epoch in (None, s.epoch)), default=0)
+
+    def move_limits(self, epoch: int) -> list[Session]:
+        """Bring the limits of an epoch up to date; return the sessions whose limit moved."""
+        limit = self._policy.horizon(self.slowest(epoch))
+        moved = [s for s in self.at(epoch) if s.limit != limit]
+        for session in moved:
+            session.limit = limit
+        return moved

@@ -1,0 +1,382 @@
+"""The worker's half of the protocol: messages and clock readings in, actions out.
+
+`WorkerState` knows what is unacknowledged, which version the worker holds and
+whether the next step may start. It never sees an array: its driver
+(`zmqdist.worker`) keeps the encoded updates and the replica, and performs the
+actions in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from zmqdist.core.messages import (
+    Ack,
+    Fail,
+    Finish,
+    Finished,
+    Go,
+    Heartbeat,
+    Hello,
+    Message,
+    Pong,
+    Pull,
+    Push,
+    Refused,
+    Rejoin,
+    Stop,
+    Version,
+    Welcome,
+)
+from zmqdist.errors import LocalProtocolError
+
+HELLO_RETRY_S = 1.0
+PULL_RETRY_S = 2.0
+BEATS_PER_LEASE = 4
+
+
+class Phase(StrEnum):
+    """Where a worker is in its life."""
+
+    JOINING = "joining"
+    ACTIVE = "active"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    LOST = "lost"
+
+
+OVER = (Phase.FINISHED, Phase.STOPPED, Phase.LOST)
+
+
+# ---- actions ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SendToMaster:
+    """Send a message without arrays."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class SendUpdate:
+    """Send this push with the encoded update kept for its step."""
+
+    push: Push
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The update kept for this step is not needed any more."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Decode the version just received into the replica."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Listen to broadcasts on this port of the master's host."""
+
+    port: int
+
+
+Action = SendToMaster | SendUpdate | Forget | Load | Subscribe
+
+
+class WorkerState:
+    """State of one worker on one partition of one epoch.
+
+    Parameters
+    ----------
+    run, epoch, partition, attempt, worker
+        As in `Hello`.
+    max_in_flight : int
+        Updates under way at most: computed but not acknowledged, counting the one
+        being computed.
+    have : int, default=-1
+        Version that the replica holds from an earlier partition, -1 for none.
+    now : float
+        Clock reading, in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: str,
+        epoch: int,
+        partition: int,
+        attempt: int,
+        worker: str,
+        max_in_flight: int = 2,
+        have: int = -1,
+        now: float = 0.0,
+    ) -> None:
+        self.hello = Hello(run, epoch, partition, attempt, worker)
+        self.max_in_flight = max_in_flight
+        self.phase = Phase.JOINING
+        self.reason = ""
+        self.session = 0
+        self.version = have
+        self.need = 0
+        self.clock = 0
+        self.next_settled = 0
+        self.ahead: frozenset[int] = frozenset()
+        self.complete = False
+        self.unacknowledged: dict[int, Push] = {}
+        self.requeued: list[int] = []
+        self.refusals: list[str] = []
+        self.lease_s = 0.0
+        self._limit: int | None = None
+        self._lazy_slack: int | None = None
+        self._version_clock = 0
+        self._model_version = -1
+        self._model_clock = 0
+        self._answered_clock = 0
+        self._pulled_at: float | None = None
+        self._asked_at: float | None = None
+        self._said_hello_at = float("-inf")
+        self._beat_at = now
+        self._sent_at: dict[int, float] = {}
+        self._finishing: Finish | None = None
+        self.last_heard = now
+
+    # ---- asked by the worker ------------------------------------------------------
+
+    def settled(self, step: int) -> bool:
+        """Whether the ledger had settled `step` when the session began."""
+        return step < self.next_settled or step in self.ahead
+
+    def may_start(self) -> bool:
+        """Whether a step may start now: credit, clock limit, and a model fresh enough."""
+        if self.phase is not Phase.ACTIVE or len(self.unacknowledged) >= self.max_in_flight:
+            return False
+        return not self._ahead_of_limit() and self._fresh_enough()
+
+    def push(self, push: Push, now: float) -> list[Action]:
+        """Send the update of a step that `may_start` let start."""
+        if push.step in self.unacknowledged:
+            raise LocalProtocolError(f"step {push.step} is already under way")
+        self.unacknowledged[push.step] = push
+        self._sent_at[push.step] = now
+        return [SendUpdate(self._stamped(push))]
+
+    def start(self) -> tuple[int, bool]:
+        """Start the step that `may_start` allows.
+
+        Returns
+        -------
+        clock : int
+            The clock of the step.
+        read : bool
+            Whether to read the replica into the model first. False only with lazy
+            reading, while the model at hand is new enough and nothing was requeued.
+        """
+        read = self._lazy_slack is None or self._model_version < self.need or self._stale_model()
+        if read:
+            self._model_version, self._model_clock = self.version, self._version_clock
+        self.clock += 1
+        return self.clock - 1, read
+
+    @property
+    def base(self) -> int:
+        """The version that the worker's model holds."""
+        return self._model_version
+
+    def want(self, now: float) -> list[Action]:
+        """Ask for a model that `may_start` accepts, if that is what it waits for."""
+        if self.phase is not Phase.ACTIVE or self._pulled_at is not None:
+            return []
+        return [] if self._ahead_of_limit() or self._fresh_enough() else self._pull(now)
+
+    def finish(self, steps: int, now: float) -> list[Action]:
+        """Say that all `steps` of the partition are settled."""
+        self._finishing = Finish(self.session, steps)
+        self._sent_at[-1] = now
+        return [SendToMaster(self._finishing)]
+
+    def fail(self, step: int, what: str, error: str, traceback: str) -> list[Action]:
+        """Say that the task ends with an error."""
+        self.phase = Phase.STOPPED
+        return [SendToMaster(Fail(self.session, step, what, error, traceback))]
+
+    # ---- from the master -----------------------------------------------------------
+
+    def receive(self, message: Message, now: float) -> list[Action]:
+        """Take one message and return what to do, in order."""
+        self.last_heard = now
+        self._asked_at = None
+        if self.phase in OVER:
+            return []
+        if isinstance(message, Version):
+            return self._version(message, now)
+        if isinstance(message, Welcome):
+            return self._welcome(message, now)
+        if isinstance(message, Stop):
+            if message.session in (0, self.session):
+                self.phase, self.reason = Phase.STOPPED, message.reason
+            return []
+        if isinstance(message, Refused):
+            self.refusals.append(message.reason)
+            return []
+        if getattr(message, "session", None) != self.session or self.phase is Phase.JOINING:
+            return []  # an answer to an earlier session of this worker
+        match message:
+            case Ack():
+                return self._ack(message, now)
+            case Finished():
+                return self._finished(message)
+            case Go():
+                self._raise_limit(message.limit)
+            case Rejoin():
+                self.phase = Phase.JOINING
+                return self._say_hello(now)
+            case Pong():
+                self._raise_limit(message.limit)
+        return []
+
+    def tick(self, now: float) -> list[Action]:
+        """Let time pass: say hello again, heartbeat, resend, notice a dead master.
+
+        Hand in the messages that wait first. The master is lost once a question has had
+        no answer for a lease; that this worker itself was asleep says nothing of it.
+        """
+        if self.phase in OVER:
+            return []
+        if self.lease_s and self._asked_at is not None and now - self._asked_at > self.lease_s:
+            self.phase = Phase.LOST
+            return []
+        if self.phase is Phase.JOINING:
+            return self._say_hello(now) if now - self._said_hello_at >= HELLO_RETRY_S else []
+        actions: list[Action] = []
+        beat_s = self.lease_s / BEATS_PER_LEASE
+        if now - self._beat_at >= beat_s:
+            self._beat_at = now
+            actions += self._ask(Heartbeat(self.session), now)
+        for step, push in self.unacknowledged.items():
+            if now - self._sent_at[step] >= beat_s:
+                self._sent_at[step] = now
+                actions.append(SendUpdate(self._stamped(push)))
+        if self._finishing and now - self._sent_at[-1] >= beat_s:
+            self._sent_at[-1] = now
+            actions.append(SendToMaster(replace(self._finishing, session=self.session)))
+        if self._pulled_at is not None and now - self._pulled_at >= max(PULL_RETRY_S, beat_s):
+            actions += self._pull(now)
+        return actions
+
+    # ---- inside ---------------------------------------------------------------------
+
+    def _say_hello(self, now: float) -> list[Action]:
+        self._said_hello_at = now
+        return self._ask(replace(self.hello, clock=self._answered_clock), now)
+
+    def _ask(self, message: Message, now: float) -> list[Action]:
+        self._asked_at = now if self._asked_at is None else self._asked_at
+        return [SendToMaster(message)]
+
+    def _welcome(self, message: Welcome, now: float) -> list[Action]:
+        if message.session <= self.session:
+            return []  # of two answers to a repeated hello the master knows only the later
+        first = self.session == 0
+        self.session = message.session
+        self.phase = Phase.ACTIVE
+        self.lease_s = message.lease_s
+        self.clock = max(self.clock, message.clock)
+        self._limit, self._lazy_slack = message.limit, message.lazy_slack
+        self._beat_at = now
+        self.next_settled = message.next
+        self.ahead = frozenset(message.ahead)
+        if message.complete:
+            return self._completed(asked=first)
+        actions: list[Action] = [Subscribe(message.publish_port)] if first else []
+        actions += self._pull(now)
+        for step, push in list(self.unacknowledged.items()):
+            self._sent_at[step] = now
+            actions.append(SendUpdate(self._stamped(push)))
+        if self._finishing:
+            self._sent_at[-1] = now
+            actions.append(SendToMaster(replace(self._finishing, session=self.session)))
+        return actions
+
+    def _ack(self, message: Ack, now: float) -> list[Action]:
+        self._raise_limit(message.limit)
+        push = self.unacknowledged.pop(message.step, None)
+        if push is None:
+            return []  # the answer to an update that was sent twice
+        del self._sent_at[message.step]
+        self._answered_clock = max(self._answered_clock, push.clock + 1)
+        actions: list[Action] = [Forget(message.step)]
+        if message.outcome == "requeue":
+            self.requeued.append(message.step)
+        if message.outcome in ("requeue", "rejected"):  # the next on this model would be, too
+            self.need = max(self.need, message.version)
+            actions += self.want(now)
+        elif self.max_in_flight == 1:
+            self.need = max(self.need, message.published)
+        return actions
+
+    def _finished(self, message: Finished) -> list[Action]:
+        if message.complete:
+            return self._completed()
+        self.phase = Phase.FINISHED
+        return []
+
+    def _completed(self, *, asked: bool = False) -> list[Action]:
+        self.complete = True
+        self.phase = Phase.FINISHED
+        if not asked and self._finishing is None:
+            self.phase = Phase.STOPPED
+            self.reason = "another attempt has completed this partition"
+        return []
+
+    def _version(self, message: Version, now: float) -> list[Action]:
+        if message.run != self.hello.run or message.version < self.version:
+            return []
+        actions: list[Action] = []
+        if message.version == self.version:
+            self._version_clock = max(self._version_clock, message.clock)
+        elif message.base > self.version:
+            missed = self.phase is Phase.ACTIVE and self._pulled_at is None
+            return self._pull(now) if missed else []
+        else:
+            self.version, self._version_clock = message.version, message.clock
+            actions.append(Load(message.version))
+        if self._ahead_of_limit() or self._fresh_enough():
+            self._pulled_at = None
+        return actions
+
+    def _pull(self, now: float) -> list[Action]:
+        self._pulled_at = now
+        return [SendToMaster(Pull(self.session, self.version, self.need))]
+
+    def _ahead_of_limit(self) -> bool:
+        return self._limit is not None and self.clock > self._limit
+
+    def _raise_limit(self, limit: int | None) -> None:
+        """Take over a limit unless an older message brings it."""
+        if limit is None or self._limit is None or limit > self._limit:
+            self._limit = limit
+
+    def _fresh_enough(self) -> bool:
+        if self.version < max(self.need, 0):
+            return False
+        return (
+            self._lazy_slack is None
+            or not self._stale_model()
+            or not self._older(self._version_clock)
+        )
+
+    def _stale_model(self) -> bool:
+        return self._model_version < 0 or self._older(self._model_clock)
+
+    def _older(self, clock: int) -> bool:
+        return clock < self.clock - (self._lazy_slack or 0)
+
+    def _stamped(self, push: Push) -> Push:
+        return push if push.session == self.session else replace(push, session=self.session)
