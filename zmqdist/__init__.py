@@ -1,0 +1,15 @@
+"""Asynchronous SGD of any Python model on data in Spark, over ZeroMQ.
+
+>>> with ZmqDist(model) as dd:
+...     result = dd.train(rdd, gradient, descent)
+"""
+
+from zmqdist.api import DeepDist, ZmqDist
+from zmqdist.errors import ZmqdistError
+from zmqdist.models.delta import delta
+from zmqdist.models.update import Update
+from zmqdist.result import TrainResult
+from zmqdist.wire.rows import RowSparse
+
+__version__ = "0.1.0"
+__all__ = ["DeepDist", "RowSparse", "TrainResult", "Update", "ZmqDist", "ZmqdistError", "delta"]

@@ -1,0 +1,398 @@
+"""`ZmqDist` and `DeepDist`: start a master, train, get the model."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from zmqdist.core.staleness import BoundedStaleness, Policy, default_policy
+from zmqdist.engines import engine_for, spark_driver_host
+from zmqdist.errors import ConfigError
+from zmqdist.master import Descent, Master, MasterOptions
+from zmqdist.models.base import parameters_of
+from zmqdist.net.address import WILDCARDS, choose_hosts, is_loopback, parse_address
+from zmqdist.net.security import (
+    ClientKeys,
+    KeyPair,
+    MasterKeys,
+    default_key_file,
+    read_client_keys,
+)
+from zmqdist.result import TrainResult
+from zmqdist.training import Callback, Training, TrainOptions
+from zmqdist.wire.codec import CODECS
+from zmqdist.worker import Gradient
+
+log = logging.getLogger(__name__)
+
+
+class ZmqDist:
+    """Train a model on partitioned data, asynchronously; a context manager.
+
+    Parameters
+    ----------
+    model : object
+        A dict or list of arrays and numbers, an array, any object with such
+        attributes, or a gensim model. Changed in place; also `ZmqDist.model`.
+    staleness : Policy, optional
+        From `zmqdist.staleness`: which updates are applied. The default applies each
+        as it was computed unless it is more than 64 versions old, and has those
+        computed again.
+    codec : {"auto", "raw", "lz4", "zstd"}, default="auto"
+        How arrays are compressed, loss-free. ``"auto"`` chooses for each array.
+    host : str, optional
+        Address that the workers use to reach this process. Default:
+        ``$ZMQDIST_HOST``, else ``spark.driver.host``, else 127.0.0.1.
+    port, publish_port : int, default=0
+        Ports for updates and for versions; 0 takes free ones. Open both in a firewall.
+    security : {"curve", "none"}, default="curve"
+        Encrypt and authenticate with keys made for this run, or talk plain TCP.
+    master : str, optional
+        ``tcp://host:port`` of a running `zmqdist-master`, used instead of starting a
+        master here. Its model, its staleness policy and its ports count.
+    keys : path, optional
+        The key file for `master`. Default: ``$ZMQDIST_KEYS`` or ``~/.zmqdist/keys``.
+    publish_every : int, optional
+        Publish each so many versions. Default: as often as costs allow.
+    publish_interval_s : float, optional
+        Publish at most once in so many seconds.
+    max_in_flight : int, default=2
+        Updates that one worker may have under way, the one it computes included. 1
+        computes each update on the newest model, 2 computes while the one before
+        travels.
+    lease_s : float, default=30
+        Silence after which a worker or a master counts as dead, in seconds. Must be
+        longer than the longest call of ``descent``.
+    progress : bool or str, optional
+        Show a live line on stderr (needs tqdm); a string names the unit of examples,
+        as ``"words"``. Default: if stderr is a terminal.
+
+    Raises
+    ------
+    ConfigError
+        An option is wrong.
+    ModelError
+        The model has nothing to learn.
+    AddressInUse
+        A port is taken (on entering the context).
+
+    Examples
+    --------
+    >>> def gradient(model, rows):
+    ...     return {"w": -0.1 * (model["w"] - sum(rows) / 3)}
+    >>> with ZmqDist({"w": np.zeros(4)}) as dd:
+    ...     result = dd.train([[1.0, 2.0, 3.0]], gradient)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        staleness: Policy | None = None,
+        codec: str = "auto",
+        host: str | None = None,
+        port: int = 0,
+        publish_port: int = 0,
+        security: str = "curve",
+        master: str | None = None,
+        keys: str | Path | None = None,
+        publish_every: int | None = None,
+        publish_interval_s: float | None = None,
+        max_in_flight: int = 2,
+        lease_s: float = 30.0,
+        progress: bool | str | None = None,
+    ) -> None:
+        if security not in ("curve", "none"):
+            raise ConfigError(f"security is {security!r}; expected 'curve' or 'none'")
+        if codec not in CODECS:
+            raise ConfigError(f"codec is {codec!r}; expected one of {', '.join(CODECS)}")
+        if staleness is not None and not isinstance(staleness, Policy):
+            raise ConfigError(
+                f"staleness is a {type(staleness).__name__}; expected a policy of "
+                "zmqdist.staleness, such as BoundedStaleness(8)"
+            )
+        if keys is not None and master is None:
+            raise ConfigError(
+                "keys= is the key file for master=; a master started here makes its own"
+            )
+        for name, number in (("port", port), ("publish_port", publish_port)):
+            if not 0 <= number < 65536:
+                raise ConfigError(f"{name} is {number!r}; expected 0 to 65535")
+        if max_in_flight < 1:
+            raise ConfigError(f"max_in_flight is {max_in_flight!r}; expected at least 1")
+        if not lease_s > 0:
+            raise ConfigError(f"lease_s is {lease_s!r}; expected seconds > 0")
+        self._parameters = parameters_of(model)
+        self._model = model
+        self._host, self._port, self._publish_port = host, port, publish_port
+        self._security = security
+        self._remote = master
+        self._key_file = keys
+        self._policy = staleness or default_policy()
+        self._codec = codec
+        self._publish_every, self._publish_interval_s = publish_every, publish_interval_s
+        self._max_in_flight = max_in_flight
+        self._lease_s = lease_s
+        self._progress = progress
+        self._master: Master | None = None
+        self._address = ""
+        self._client_keys: ClientKeys | None = None
+        self._training = threading.Lock()
+        self._last = TrainResult()
+        if master is not None:
+            parse_address(master)
+
+    # ---- life ----------------------------------------------------------------------------
+
+    def __enter__(self) -> ZmqDist:
+        if self._remote is not None:
+            if self._security == "curve":
+                self._client_keys = read_client_keys(Path(self._key_file or default_key_file()))
+            host, port = parse_address(self._remote)
+            self._address = f"tcp://{host}:{port}"
+            return self
+        keys = None
+        if self._security == "curve":
+            server, driver = KeyPair.generate(), KeyPair.generate()
+            keys = MasterKeys(server, driver.public)
+            self._client_keys = ClientKeys(driver, server.public)
+        bind_host, advertised = choose_hosts(self._host, spark_driver_host())
+        self._master = Master(
+            self._model,
+            MasterOptions(
+                bind_host=bind_host,
+                advertise_host=advertised,
+                port=self._port,
+                publish_port=self._publish_port,
+                keys=keys,
+                policy=self._policy,
+                codec=self._codec,
+                lease_s=self._lease_s,
+                publish_every=self._publish_every,
+                publish_interval_s=self._publish_interval_s,
+            ),
+        )
+        self._address = self._master.address
+        self._master.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop the master that was started here; the model stays. May be called again."""
+        master, self._master = self._master, None
+        self._address = ""
+        if master is not None:
+            master.stop()
+            self._parameters.loaded()
+
+    # ---- look ----------------------------------------------------------------------------
+
+    @property
+    def model(self) -> Any:
+        """The model: the very object that was given."""
+        return self._model
+
+    @property
+    def version(self) -> int:
+        """Number of updates applied since the master began."""
+        return self._master.state.version if self._master is not None else self._last.version
+
+    @property
+    def address(self) -> str:
+        """Where workers connect, ``tcp://host:port``; empty while stopped."""
+        return self._address
+
+    def stats(self) -> dict[str, Any]:
+        """Return the last `train()`'s figures so far, as `TrainResult` names them."""
+        return {**vars(self._last), "staleness_mean": self._last.staleness_mean}
+
+    # ---- train ---------------------------------------------------------------------------
+
+    def train(
+        self,
+        data: Any,
+        gradient: Gradient,
+        descent: Descent | None = None,
+        *,
+        epochs: int = 1,
+        batch_size: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        max_updates: int | None = None,
+        timeout_s: float | None = None,
+        workers: int | None = None,
+    ) -> TrainResult:
+        """Run `gradient` over all partitions and `descent` on what comes back.
+
+        Returns when each step of each partition is settled exactly once. May be called
+        several times; the model goes on from where it is.
+
+        Parameters
+        ----------
+        data : RDD or list of iterables
+            The partitions. A list runs in local processes, without Spark.
+        gradient : callable (model, data) -> update
+            Runs where the data is. `data` is an iterator over the partition, or a list
+            of `batch_size` items. Returns one update, or yields several: the model is
+            fresh after each yield. Updates are dicts, lists or tuples of arrays,
+            `RowSparse`, scipy.sparse matrices and numbers; empty ones are skipped.
+        descent : callable (model, update), optional
+            Runs on the master and changes the model in place. Default: adds each array
+            to the parameter of the same name.
+        epochs : int, default=1
+            Passes over the data.
+        batch_size : int, optional
+            Items per update. A task that is tried again then skips what is settled
+            without computing it.
+        callbacks : sequence of callable (stats: dict)
+            Called about each second with what `stats` returns.
+        max_updates : int, optional
+            Stop after about so many applied updates; those under way may still count.
+        timeout_s : float, optional
+            Give up after so many seconds.
+        workers : int, optional
+            Local processes, for a list. Default: one per core.
+
+        Returns
+        -------
+        TrainResult
+
+        Raises
+        ------
+        GradientError, DescentError
+            The user's function raised; the error names partition and step.
+        UpdateError
+            An update cannot be sent or does not fit; the model is as before it.
+        MasterUnreachable, MasterLost, TrainTimeout, TrainError
+            See these.
+        ConfigError
+            An option or the data cannot work.
+        """
+        if not self._address:
+            raise ConfigError("the master is not running; use `with ZmqDist(model) as dd:`")
+        if self._remote is not None and descent is not None:
+            raise ConfigError(
+                "descent runs on the master: start zmqdist-master with --descent pkg.mod:function "
+                "and leave it out of train()"
+            )
+        options = TrainOptions(
+            gradient=gradient,
+            epochs=epochs,
+            batch_size=batch_size,
+            callbacks=tuple(callbacks),
+            max_updates=max_updates,
+            timeout_s=timeout_s,
+            max_in_flight=self._max_in_flight,
+            codec=self._codec,
+            progress=self._progress,
+            where=self._whereabouts(),
+        )
+        if not self._training.acquire(blocking=False):
+            raise ConfigError("train() is running already on this ZmqDist; use one for each")
+        try:
+            engine = engine_for(data, workers)
+            try:
+                self._check_reach()
+                if self._master is not None:
+                    self._master.descent = descent
+                    self._master.error = None
+                training = Training(
+                    self._parameters,
+                    engine,
+                    options,
+                    address=self._address,
+                    keys=self._client_keys,
+                    master=self._master,
+                )
+                self._last = training.result
+                return training.run()
+            finally:
+                engine.close()
+        finally:
+            self._training.release()
+
+    def _whereabouts(self) -> str:
+        """Say how the address came about, for a worker that gets no answer there."""
+        if self._remote is not None:
+            return f"The driver was told master={self._remote!r}; executors must reach it too"
+        return (
+            f"spark.driver.host is {spark_driver_host()!r} and host= was {self._host!r}. Pass "
+            "ZmqDist(..., host=ADDRESS) with an address of the driver that executors can reach, "
+            "and port=, publish_port= with ports that the firewall lets through"
+        )
+
+    def _check_reach(self) -> None:
+        """Refuse to send tasks elsewhere with an address that means themselves."""
+        spark_host = spark_driver_host()
+        if self._remote is not None or spark_host is None or is_loopback(spark_host):
+            return
+        host, _ = parse_address(self._address)
+        if is_loopback(host) and self._host is None:
+            raise ConfigError(
+                f"the master listens on {host} only, but Spark's driver is {spark_host}: create "
+                "the SparkSession before ZmqDist, or pass host="
+            )
+
+
+class DeepDist(ZmqDist):
+    """`ZmqDist` under the signature of DeepDist (2014), for programs that exist.
+
+    Parameters
+    ----------
+    model : object
+        As for `ZmqDist`.
+    master : str, default="127.0.0.1:5000"
+        ``host:port`` that this process binds and tells its workers.
+    min_updates : int, default=0
+        Publish a new model only after so many updates.
+    max_updates : int, default=4096
+        Largest staleness of an applied update; a staler one is computed again.
+
+    Notes
+    -----
+    DeepDist alternated between serving models and receiving updates, and the two
+    counts bounded the phases. zmqdist does both at all times; what is left of the
+    counts is how often a model goes out and how old the model of an update may be. A
+    `max_updates` below `min_updates` had a meaning there and has none here.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        master: str = "127.0.0.1:5000",
+        min_updates: int = 0,
+        max_updates: int = 4096,
+    ) -> None:
+        host, port = _host_and_port(master)
+        if min_updates or max_updates != 4096:
+            log.warning(
+                "DeepDist(min_updates=%s, max_updates=%s): there are no serving and receiving "
+                "phases any more; publishing each %s updates, applying updates up to %s versions "
+                "old",
+                min_updates,
+                max_updates,
+                max(1, min_updates),
+                max_updates,
+            )
+        super().__init__(
+            model,
+            host=host,
+            port=port,
+            publish_every=min_updates if min_updates > 1 else None,
+            staleness=BoundedStaleness(max(max_updates, min_updates), on_stale="requeue"),
+        )
+
+
+def _host_and_port(master: str) -> tuple[str, int]:
+    host, port = parse_address(master if ":" in master else f"{master}:5000")
+    return ("0.0.0.0" if host in WILDCARDS else host), port  # noqa: S104 - the user's own word

@@ -1,0 +1,210 @@
+"""The command line: `zmqdist-master` and `zmqdist-master keygen`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zmqdist import __version__
+from zmqdist.core.staleness import default_policy, parse_policy
+from zmqdist.errors import ConfigError, ZmqdistError
+from zmqdist.master import Master, MasterOptions
+from zmqdist.net.address import choose_hosts
+from zmqdist.net.security import default_key_file, read_master_keys, write_key_files
+
+log = logging.getLogger("zmqdist")
+
+DESCRIPTION = """\
+Hold a model and apply the updates that drivers' Spark jobs send to it.
+
+The model comes from a function without arguments, the step from a function
+(model, update) that changes the model in place; both are named pkg.mod:function
+and found as Python finds modules from here. A driver then trains against it:
+
+    with ZmqDist(model, master="tcp://HOST:5000", keys="FILE.client") as dd:
+        dd.train(rdd, gradient)
+"""
+
+EPILOG = """\
+examples:
+  zmqdist-master --model job:make_model --descent job:descent
+  zmqdist-master --model job:make_model --staleness bounded:8:requeue --save model.npz
+  zmqdist-master keygen ~/.zmqdist/keys      make the keys anew, once
+
+Without --keys the key file is $ZMQDIST_KEYS or ~/.zmqdist/keys; it is made if it
+is missing. Give drivers on other machines the file that ends in .client.
+SIGTERM and Ctrl-C end the master cleanly, with the model written where --save says.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `zmqdist-master`."""
+    made = argparse.ArgumentParser(
+        prog="zmqdist-master",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = made.add_argument
+    add("--version", action="version", version=f"zmqdist {__version__}")
+    add("--model", required=True, metavar="pkg.mod:factory", help="makes the model")
+    add(
+        "--descent",
+        metavar="pkg.mod:function",
+        help="applies an update (default: add arrays to the parameters of their name)",
+    )
+    add("--host", metavar="ADDRESS", help="address that workers reach (default: 127.0.0.1)")
+    add("--port", type=int, default=5000, help="port for updates (default: %(default)s)")
+    add("--publish-port", type=int, default=5001, help="port for versions (default: %(default)s)")
+    add(
+        "--staleness",
+        metavar="POLICY",
+        help="async, bounded:N[:reject|requeue|scale], ssp:N[:eager|lazy] "
+        "(default: bounded:64:requeue)",
+    )
+    add("--keys", type=Path, metavar="FILE", help="key file made by keygen")
+    add(
+        "--security",
+        choices=("curve", "none"),
+        default="curve",
+        help="none talks plain TCP to anybody (default: %(default)s)",
+    )
+    add("--lease", type=float, default=30.0, metavar="SECONDS", help="silence that means death")
+    add(
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="write the model here at the end: a numpy archive of its arrays, or by the model's "
+        "own save() if it has one and FILE does not end in .npz",
+    )
+    add(
+        "--log-level",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        help="(default: %(default)s)",
+    )
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `zmqdist-master`; return the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if list(arguments[:1]) == ["keygen"]:
+            return _keygen(arguments[1:])
+        return _serve(parser().parse_args(arguments))
+    except ZmqdistError as error:
+        sys.stderr.write(f"zmqdist-master: {error}\n")
+        return 2
+
+
+def _keygen(arguments: Sequence[str]) -> int:
+    made = argparse.ArgumentParser(
+        prog="zmqdist-master keygen",
+        description="Make new CURVE keys: FILE for the master, FILE.client for drivers "
+        "elsewhere. Both are readable by you alone; copy the second over a safe channel.",
+    )
+    made.add_argument("file", type=Path, nargs="?", default=default_key_file(), metavar="FILE")
+    path = made.parse_args(arguments).file
+    client = write_key_files(path)
+    sys.stdout.write(f"master: {path}\ndrivers: {client}\n")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    sys.path.insert(0, os.getcwd())
+    factory = _load(options.model, "--model")
+    descent = _load(options.descent, "--descent") if options.descent else None
+    policy = parse_policy(options.staleness) if options.staleness else default_policy()
+    keys = None
+    if options.security == "curve":
+        path = options.keys or default_key_file()
+        if options.keys is None and not path.exists():
+            write_key_files(path)
+            log.info("made new keys in %s", path)
+        keys = read_master_keys(path)
+    bind_host, advertised = choose_hosts(options.host, None)
+    model = factory()
+    master = Master(
+        model,
+        MasterOptions(
+            bind_host=bind_host,
+            advertise_host=advertised,
+            port=options.port,
+            publish_port=options.publish_port,
+            keys=keys,
+            policy=policy,
+            lease_s=options.lease,
+        ),
+    )
+    master.descent = descent
+
+    def on_signal(number: int, frame: object) -> None:
+        log.info("%s: ending", signal.Signals(number).name)
+        master.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    log.info("listening on %s, run %s, %r", master.address, master.state.run, policy)
+    try:
+        master.run()
+    finally:
+        totals = master.state.totals
+        log.info("version %d, %d examples", master.state.version, totals.examples)
+        if options.save is not None:
+            _save(master, options.save)
+            log.info("wrote the model to %s", options.save)
+    return 0
+
+
+def _save(master: Master, path: Path) -> None:
+    """Write the model so that a crash in between leaves the old file whole."""
+    master.parameters.loaded()
+    partial = path.with_name(f".{path.name}.partial")
+    save = getattr(master.model, "save", None)
+    if path.suffix != ".npz" and callable(save):
+        save(str(path))
+        return
+    with partial.open("wb") as stream:
+        arrays: dict[str, Any] = {**master.parameters.arrays(), **master.parameters.scalars()}
+        np.savez(stream, **arrays)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+def _load(name: str, option: str) -> Callable[..., Any]:
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(f"{option} is {name!r}; expected pkg.mod:function")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except ImportError as error:
+        raise ConfigError(
+            f"{option} {name}: cannot import {module_name!r}: {error}; run zmqdist-master where "
+            "Python finds the module, or set PYTHONPATH"
+        ) from error
+    except AttributeError as error:
+        raise ConfigError(f"{option} {name}: {error}") from None
+    if not callable(found):
+        raise ConfigError(f"{option} {name} is a {type(found).__name__}; expected a function")
+    function: Callable[..., Any] = found
+    return function
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,320 @@
+"""A worker's connection: the thread that owns its sockets, and the replica it fills.
+
+The user's code runs in the task's own thread and never touches a socket; it asks
+this object, which hands over encoded updates and waits on one condition. Everything
+the two threads share is touched under that condition's lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from zmqdist.core.messages import Push
+from zmqdist.core.worker_state import (
+    Action,
+    Forget,
+    Load,
+    Phase,
+    SendToMaster,
+    SendUpdate,
+    Subscribe,
+    WorkerState,
+)
+from zmqdist.errors import MasterLost, MasterUnreachable, RemoteProtocolError, Stopped
+from zmqdist.models.base import Parameters, Schema
+from zmqdist.models.snapshot import Replica
+from zmqdist.net.security import ClientKeys
+from zmqdist.net.transport import ClientSockets
+from zmqdist.wire.frames import Received, pack, unpack
+from zmqdist.wire.tree import Encoded, encode_tree
+
+POLL_S = 0.2
+"""Longest sleep of the socket thread, in seconds."""
+
+GOODBYE_S = 2.0
+"""How long a failing worker waits for its report to be taken, in seconds."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a task needs to take part; travels in the closure.
+
+    Attributes
+    ----------
+    address : str
+        The master's, ``tcp://host:port``.
+    run, epoch : str, int
+        The fence: a master of another run or a closed epoch tells the task to stop.
+    schema : dict
+        The master's parameters; the worker's model must have the same.
+    keys : ClientKeys or None
+        The worker's keys; None talks plain TCP.
+    codec : str
+        How updates are coded, see `zmqdist.wire.codec`.
+    max_in_flight : int
+        See `zmqdist.core.worker_state.WorkerState`.
+    batch_size : int or None
+        Items per update; None leaves it to the gradient.
+    connect_s : float
+        Deadline of the handshake, in seconds.
+    where : str
+        How the address was chosen, for the error that nobody answers there.
+    """
+
+    address: str
+    run: str
+    epoch: int
+    schema: Schema
+    keys: ClientKeys | None = field(default=None, repr=False)
+    codec: str = "auto"
+    max_in_flight: int = 2
+    batch_size: int | None = None
+    connect_s: float = 10.0
+    where: str = ""
+
+
+class Connection:
+    """Context manager: one worker's session for one partition.
+
+    Parameters
+    ----------
+    assignment : Assignment
+    partition, attempt : int
+        Which partition, and which attempt at it (unique within the run).
+    worker : str
+        Name for people.
+
+    Raises
+    ------
+    MasterUnreachable
+        On entry, when the handshake gets no answer in time.
+    """
+
+    def __init__(self, assignment: Assignment, partition: int, attempt: int, worker: str) -> None:
+        self.assignment = assignment
+        self._replica = _borrow_replica(assignment.run, assignment.schema)
+        self._condition = threading.Condition()
+        self._encoded: dict[int, Encoded] = {}
+        self._outbox: list[Action] = []
+        self._error: BaseException | None = None
+        self._closing = False
+        self._state = WorkerState(
+            run=assignment.run,
+            epoch=assignment.epoch,
+            partition=partition,
+            attempt=attempt,
+            worker=worker,
+            max_in_flight=assignment.max_in_flight,
+            have=self._replica.version,
+            now=time.monotonic(),
+        )
+        self._sockets = ClientSockets(assignment.address, assignment.keys)
+        self._thread = threading.Thread(target=self._run, name="zmqdist-worker", daemon=True)
+
+    def __enter__(self) -> Connection:
+        self._thread.start()
+        try:
+            self._shake_hands()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._condition:
+            self._closing = True
+        self._sockets.wake()
+        self._thread.join()
+        _return_replica(self.assignment.run, self._replica)
+
+    # ---- asked by the task ---------------------------------------------------------------
+
+    @property
+    def complete(self) -> bool:
+        """Whether another attempt has completed the whole partition."""
+        return self._state.complete
+
+    def settled(self, step: int) -> bool:
+        """Whether the ledger had settled `step` when the session began."""
+        return self._state.settled(step)
+
+    def start(self, parameters: Parameters) -> tuple[int, int]:
+        """Wait until a step may start, refresh the model, return (base version, clock)."""
+        with self._condition:
+            while not self._state.may_start():
+                self._post(self._state.want(time.monotonic()))
+                self._wait(None)
+            clock, read = self._state.start()
+            if read:
+                self._read_into(parameters)
+            return self._state.base, clock
+
+    def restore(self, parameters: Parameters) -> None:
+        """Put the replica's values into the model: undo what the user's code did to it."""
+        with self._condition:
+            self._wait_for(lambda: self._state.version >= 0)
+            self._read_into(parameters)
+
+    def push(self, push: Push, update: Any) -> None:
+        """Send the update of a started step; None only settles the step."""
+        encoded = None if push.empty else encode_tree(update, self.assignment.codec)
+        with self._condition:
+            self._raise_if_over()
+            if encoded is not None:
+                self._encoded[push.step] = encoded
+            self._post(self._state.push(push, time.monotonic()))
+
+    def take_requeued(self) -> int | None:
+        """Return a step that has to be computed again, None if there is none."""
+        with self._condition:
+            self._raise_if_over()
+            return self._state.requeued.pop(0) if self._state.requeued else None
+
+    def wait_for_acks(self) -> None:
+        """Wait until each update is acknowledged or at least one is requeued."""
+        with self._condition:
+            self._wait_for(lambda: not self._state.unacknowledged or bool(self._state.requeued))
+
+    def in_flight(self) -> frozenset[int]:
+        """Return the steps that may still come back as requeued."""
+        with self._condition:
+            return frozenset(self._state.unacknowledged) | frozenset(self._state.requeued)
+
+    def finish(self, steps: int) -> bool:
+        """Say that the partition ended; return whether the ledger agrees."""
+        with self._condition:
+            self._post(self._state.finish(steps, time.monotonic()))
+            while self._state.phase is not Phase.FINISHED:
+                self._wait(None)
+            return self._state.complete
+
+    def fail(self, step: int, what: str, error: str, traceback: str) -> None:
+        """Report that the task cannot go on; waits a moment for the report to leave."""
+        with self._condition:
+            if self._state.phase is Phase.ACTIVE:
+                heard = self._state.last_heard
+                self._post(self._state.fail(step, what, error, traceback))
+                until = time.monotonic() + GOODBYE_S
+                while self._state.last_heard == heard and time.monotonic() < until:
+                    self._condition.wait(POLL_S)
+
+    # ---- waiting ------------------------------------------------------------------------------
+
+    def _wait_for(self, arrived: Callable[[], bool]) -> None:
+        while not arrived():
+            self._wait(None)
+
+    def _wait(self, timeout_s: float | None) -> None:
+        """Wait for the socket thread to take something in; raise if the session is over."""
+        self._raise_if_over()
+        self._condition.wait(timeout_s)
+        self._raise_if_over()
+
+    def _raise_if_over(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._state.refusals:
+            raise RemoteProtocolError(f"the master refused a message: {self._state.refusals[-1]}")
+        if self._state.phase is Phase.STOPPED:
+            raise Stopped(self._state.reason)
+        if self._state.phase is Phase.LOST:
+            raise MasterLost(
+                f"the master at {self.assignment.address} has been silent for "
+                f"{self._state.lease_s:.0f} s: it ended, hangs, or the network is cut. If "
+                "descent() takes that long, raise lease_s="
+            )
+
+    def _shake_hands(self) -> None:
+        until = time.monotonic() + self.assignment.connect_s
+        with self._condition:
+            while not self._state.session:
+                left_s = until - time.monotonic()
+                if left_s <= 0:
+                    raise MasterUnreachable(
+                        f"no answer from the master at {self.assignment.address} within "
+                        f"{self.assignment.connect_s:.0f} s: {self._sockets.stage()}. "
+                        f"{self.assignment.where}"
+                    )
+                self._wait(left_s)
+
+    # ---- the socket thread --------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._serve():
+                self._sockets.wait(POLL_S)
+        except BaseException as error:
+            with self._condition:
+                self._error = error
+                self._condition.notify_all()
+        finally:
+            self._sockets.close()
+
+    def _serve(self) -> bool:
+        """Take in what came, let time pass, send what is to be sent; False at the end."""
+        with self._condition:
+            while (frames := self._sockets.receive()) is not None:
+                received = unpack(frames)
+                actions = self._state.receive(received.message, time.monotonic())
+                self._perform(actions, received)
+            self._perform(self._state.tick(time.monotonic()), None)
+            outbox, self._outbox = self._outbox, []
+            self._perform(outbox, None)
+            self._condition.notify_all()
+            return not self._closing
+
+    def _perform(self, actions: Iterable[Action], received: Received | None) -> None:
+        for action in actions:
+            match action:
+                case SendToMaster():
+                    self._sockets.send(pack(action.message))
+                case SendUpdate():
+                    encoded = self._encoded.get(action.push.step)
+                    self._sockets.send(pack(action.push, encoded))
+                case Forget():
+                    self._encoded.pop(action.step, None)
+                case Load() if received is not None:
+                    tree = received.decode(self._replica.max_bytes)
+                    self._replica.load(action.version, tree)
+                case Subscribe():
+                    self._sockets.subscribe(action.port, self.assignment.run.encode())
+
+    def _post(self, actions: list[Action]) -> None:
+        if actions:
+            self._outbox += actions
+            self._sockets.wake()
+
+    def _read_into(self, parameters: Parameters) -> None:
+        parameters.load(self._replica.arrays, self._replica.scalars)
+
+
+# ---- replicas kept between partitions ---------------------------------------------------------
+
+_replicas: dict[str, Replica] = {}
+_replicas_lock = threading.Lock()
+
+
+def _borrow_replica(run: str, schema: Schema) -> Replica:
+    """Take the replica that an earlier partition in this process left, or a new one.
+
+    Spark runs many tasks in one Python worker; the next one pulls only what changed.
+    """
+    with _replicas_lock:
+        replica = _replicas.pop(run, None)
+        _replicas.clear()  # of runs that are over
+    return replica if replica is not None and replica.schema == schema else Replica(schema)
+
+
+def _return_replica(run: str, replica: Replica) -> None:
+    with _replicas_lock:
+        _replicas[run] = replica

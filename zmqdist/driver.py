@@ -1,0 +1,95 @@
+"""The driver's side of the protocol: open an epoch, ask how it stands, close it."""
+
+from __future__ import annotations
+
+import time
+from typing import TypeVar
+
+from zmqdist.core.messages import Begin, Begun, End, Message, Pull, Refused, Report, Status, Version
+from zmqdist.errors import MasterLost, MasterUnreachable, RemoteProtocolError
+from zmqdist.models.base import Parameters
+from zmqdist.models.snapshot import Replica
+from zmqdist.net.security import ClientKeys
+from zmqdist.net.transport import ClientSockets
+from zmqdist.wire.frames import Received, pack, unpack
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+class Driver:
+    """One connection of a driver to a master, in this process or elsewhere.
+
+    Belongs to the thread that made it.
+
+    Parameters
+    ----------
+    address : str
+        ``tcp://host:port`` of the master.
+    keys : ClientKeys or None
+        The driver's keys; None talks plain TCP.
+    connect_s : float, default=10.0
+        Deadline of the first answer, in seconds.
+    """
+
+    def __init__(self, address: str, keys: ClientKeys | None, connect_s: float = 10.0) -> None:
+        self.address = address
+        self._sockets = ClientSockets(address, keys)
+        self._answer_s = connect_s
+        self._answered = False
+
+    def begin(self, partitions: int, worker_key: str) -> Begun:
+        """Open an epoch over so many partitions for workers that hold `worker_key`."""
+        begun = self._ask(Begin(partitions, worker_key), Begun).message
+        assert isinstance(begun, Begun)  # noqa: S101 - _ask has checked; tells the type checker
+        self._answer_s = max(self._answer_s, begun.lease_s)
+        return begun
+
+    def status(self, epoch: int) -> Report:
+        """Return how an epoch stands; this also tells the master that the driver lives."""
+        report = self._ask(Status(epoch), Report).message
+        assert isinstance(report, Report)  # noqa: S101 - as above
+        return report
+
+    def end(self, epoch: int, reason: str = "") -> Report:
+        """Close an epoch and return how it stood: late updates of it are refused."""
+        report = self._ask(End(epoch, reason), Report).message
+        assert isinstance(report, Report)  # noqa: S101 - as above
+        return report
+
+    def fetch(self, parameters: Parameters, version: int) -> int:
+        """Load the master's model, at least as of `version`; return its version."""
+        received = self._ask(Pull(0, -1, version), Version)
+        replica = Replica(parameters.schema())
+        assert isinstance(received.message, Version)  # noqa: S101 - as above
+        replica.load(received.message.version, received.decode(replica.max_bytes))
+        parameters.load(replica.arrays, replica.scalars)
+        return replica.version
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._sockets.close()
+
+    def _ask(self, message: Message, expected: type[Answer]) -> Received:
+        self._sockets.send(pack(message))
+        until = time.monotonic() + self._answer_s
+        while (left_s := until - time.monotonic()) > 0:
+            self._sockets.wait(left_s)
+            frames = self._sockets.receive()
+            if frames is None:
+                continue
+            received = unpack(frames)
+            self._answered = True
+            if isinstance(received.message, Refused):
+                raise RemoteProtocolError(f"the master refused: {received.message.reason}")
+            if isinstance(received.message, expected):
+                return received
+        if self._answered:
+            raise MasterLost(
+                f"the master at {self.address} has not answered for {self._answer_s:.0f} s: it "
+                "ended or hangs. If descent() takes that long, raise lease_s="
+            )
+        raise MasterUnreachable(
+            f"no answer from the master at {self.address} within {self._answer_s:.0f} s: "
+            f"{self._sockets.stage()}. Check that zmqdist-master runs there, that master= names "
+            "its --host and --port, and that keys= is its key file"
+        )

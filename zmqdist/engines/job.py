@@ -1,0 +1,90 @@
+"""What every engine gets to run, and the function that runs it in a worker process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from zmqdist.connection import Assignment
+from zmqdist.models.structure import load_structure
+from zmqdist.worker import Summary, run_partition
+
+
+@dataclass(frozen=True)
+class Job:
+    """One epoch's work: where the master is, and the structure of model and gradient.
+
+    Attributes
+    ----------
+    name : str
+        Unique name, for Spark's job group.
+    title : str
+        For people.
+    payload : bytes
+        `zmqdist.models.structure.dump_structure` of the model and the gradient.
+    """
+
+    name: str
+    title: str
+    assignment: Assignment
+    payload: bytes = field(repr=False)
+
+
+class Engine(Protocol):
+    """Where partitions run."""
+
+    partitions: int
+
+    def run(self, job: Job, missing: list[int]) -> list[Summary]:
+        """Run these partitions; returns when all tasks have ended.
+
+        Raises
+        ------
+        Exception
+            When a task failed for good.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Make `run` return soon by force; for another thread."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+        ...
+
+    def thread(self, target: Any) -> threading.Thread:
+        """Return a thread, not started, in which `run` may be called."""
+        ...
+
+
+def run_task(job: Job, partition: int, attempt: int, data: Iterable[Any]) -> Summary:
+    """Run one partition in this process."""
+    model, gradient = _structure(job.payload)
+    return run_partition(
+        job.assignment,
+        model,
+        gradient,
+        partition=partition,
+        attempt=attempt,
+        data=data,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+    )
+
+
+_loaded: tuple[bytes, tuple[Any, ...]] = (b"", ())
+
+
+def _structure(payload: bytes) -> tuple[Any, ...]:
+    """Load model and gradient, once for all partitions that this process runs in a row.
+
+    A vocabulary takes longer to unpickle than a small partition to train.
+    """
+    global _loaded
+    if _loaded[0] != payload:
+        _loaded = (payload, load_structure(payload))
+    return _loaded[1]

@@ -1,0 +1,200 @@
+"""Partitions of a list, in worker processes on this machine; no Spark, no JVM.
+
+Each worker is a fresh Python process that gets its work through a pipe (so no
+``if __name__ == "__main__"`` is asked of the user, and functions of the user's
+script travel by value) and runs the same code as a Spark task.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO
+
+import cloudpickle
+
+from zmqdist.engines.job import Job
+from zmqdist.errors import ConfigError, TrainError
+from zmqdist.worker import Summary
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 4
+"""Attempts at a partition before the run is given up, as spark.task.maxFailures has it."""
+
+
+class LocalEngine:
+    """Runs partitions in local worker processes.
+
+    Parameters
+    ----------
+    partitions : sequence of iterables
+        Each is sent to the process that runs it, so it must be picklable.
+    workers : int or None
+        Processes; None takes one per core, at most one per partition.
+
+    Raises
+    ------
+    ConfigError
+        If there are no partitions or `workers` is below one.
+    """
+
+    def __init__(self, partitions: Sequence[Any], workers: int | None = None) -> None:
+        if not len(partitions):
+            raise ConfigError("train() got an empty list; expected at least one partition")
+        if workers is not None and workers < 1:
+            raise ConfigError(f"workers is {workers!r}; expected at least 1")
+        self._data = partitions
+        self.partitions = len(partitions)
+        count = workers if workers is not None else os.cpu_count() or 1
+        self._workers = [_Process() for _ in range(min(count, len(partitions)))]
+        self._attempts = 0
+        self._lock = threading.Lock()
+        self._cancelled = False
+
+    def run(self, job: Job, missing: list[int]) -> list[Summary]:
+        """Run these partitions, as many at once as there are workers."""
+        waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for partition in missing:
+            waiting.put(partition)
+        found: list[Summary] = []
+        errors: list[BaseException] = []
+        failures: Counter[int] = Counter()
+
+        def feed(process: _Process) -> None:
+            while not errors and not self._cancelled:
+                try:
+                    partition = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    found.append(process.run(job, partition, self._attempt(), self._data))
+                except _WorkerDied as death:
+                    failures[partition] += 1
+                    log.warning("partition %d: %s", partition, death)
+                    if failures[partition] >= MAX_ATTEMPTS:
+                        errors.append(
+                            TrainError(
+                                f"partition {partition} failed {MAX_ATTEMPTS} times: {death}"
+                            )
+                        )
+                    waiting.put(partition)
+                except BaseException as error:
+                    errors.append(error)
+
+        # A worker that died hands its partition back after others may have found the
+        # queue empty: go round until nothing waits.
+        while not waiting.empty() and not errors and not self._cancelled:
+            threads = [threading.Thread(target=feed, args=(p,)) for p in self._workers]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        if errors:
+            raise errors[0]
+        if self._cancelled:
+            raise TrainError("the local workers were cancelled")
+        return found
+
+    def cancel(self) -> None:
+        """Kill the worker processes."""
+        self._cancelled = True
+        for process in self._workers:
+            process.kill()
+
+    def close(self) -> None:
+        """End the worker processes."""
+        for process in self._workers:
+            process.close()
+
+    def thread(self, target: Callable[[], None]) -> threading.Thread:
+        """Return a thread, not started."""
+        return threading.Thread(target=target, name="zmqdist-engine", daemon=True)
+
+    def _attempt(self) -> int:
+        with self._lock:
+            self._attempts += 1
+            return self._attempts
+
+
+class _WorkerDied(Exception):
+    """The worker process ended without an answer."""
+
+
+class _Process:
+    """One worker process, started when first needed and again when it died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers: BinaryIO | None = None
+        self._job = ""
+
+    def run(self, job: Job, partition: int, attempt: int, data: Sequence[Any]) -> Summary:
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        process, answers = self._process, self._answers
+        if process is None or process.stdin is None or answers is None:
+            raise _WorkerDied("the worker process could not be started")
+        try:
+            items = cloudpickle.dumps(data[partition], protocol=5)
+        except Exception as error:
+            raise ConfigError(
+                f"partition {partition} cannot be sent to a worker process: {error}"
+            ) from error
+        try:
+            if self._job != job.name:
+                pickle.dump(("job", job), process.stdin, protocol=5)
+                self._job = job.name
+            pickle.dump(("run", partition, attempt, items), process.stdin, protocol=5)
+            process.stdin.flush()
+            kind, answer = pickle.load(answers)  # noqa: S301 - a pipe from our own child
+        except (OSError, EOFError, pickle.UnpicklingError):
+            code = process.wait()
+            self.close()
+            raise _WorkerDied(f"worker process {process.pid} ended with code {code}") from None
+        if kind == "error":
+            raise answer
+        summary: Summary = answer
+        return summary
+
+    def _start(self) -> None:
+        self.close()
+        read_end, write_end = os.pipe()
+        path = [entry or os.getcwd() for entry in sys.path]
+        self._process = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", "zmqdist.engines.local_worker", str(write_end)],
+            stdin=subprocess.PIPE,
+            pass_fds=(write_end,),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        )
+        os.close(write_end)
+        self._answers = open(read_end, "rb")
+        self._job = ""
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def close(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            try:
+                if process.stdin is not None:
+                    process.stdin.close()
+            except OSError:
+                pass
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self._answers is not None:
+            self._answers.close()
+            self._answers = None

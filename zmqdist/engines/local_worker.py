@@ -1,0 +1,53 @@
+"""Main module of a local worker process: takes work from stdin, answers on a pipe."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from typing import Any, BinaryIO
+
+import cloudpickle
+
+from zmqdist.engines.job import Job, run_task
+
+
+def main() -> None:
+    """Run what the parent sends until it closes the pipe."""
+    # Ctrl-C reaches the whole process group; the driver stops its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with os.fdopen(int(sys.argv[1]), "wb") as answers, sys.stdin.buffer as orders:
+        serve(orders, answers)
+
+
+def serve(orders: BinaryIO, answers: BinaryIO) -> None:
+    """Answer each order with ("done", Summary) or ("error", exception)."""
+    job: Job | None = None
+    while True:
+        try:
+            order = pickle.load(orders)  # noqa: S301 - the pipe from our own parent
+        except EOFError:
+            return
+        if order[0] == "job":
+            job = order[1]
+            continue
+        _, partition, attempt, items = order
+        answer: tuple[str, Any]
+        try:
+            if job is None:
+                raise RuntimeError("work came before the job")
+            data = pickle.loads(items)  # noqa: S301 - as above
+            answer = ("done", run_task(job, partition, attempt, data))
+        except Exception as error:
+            answer = ("error", error)
+        try:
+            octets = cloudpickle.dumps(answer)
+        except Exception:
+            octets = cloudpickle.dumps(("error", RuntimeError(repr(answer[1]))))
+        answers.write(octets)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

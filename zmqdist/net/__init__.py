@@ -1,0 +1,1 @@
+"""Sockets and keys: the only place that imports zmq."""

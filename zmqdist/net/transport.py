@@ -1,0 +1,306 @@
+"""The sockets: ROUTER and XPUB on the master, DEALER and SUB on a worker.
+
+Moves lists of frames and knows nothing of what is in them. Each object belongs to
+the thread that made it, but for `wake`, which any one other thread may call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from zmqdist.errors import AddressInUse, ConfigError
+from zmqdist.net.address import endpoint, is_loopback, parse_address
+from zmqdist.net.security import ZAP_DOMAIN, ClientKeys, Door, MasterKeys
+
+log = logging.getLogger(__name__)
+
+Frame = bytes | memoryview
+MAX_FRAME_BYTES = (1 << 20) + (1 << 16)
+"""Largest frame that is let in, in bytes; a peer that sends a larger one is cut off."""
+
+BROADCAST_DEPTH = 2
+"""Versions queued per subscriber; a slower one misses some, sees the gap and pulls."""
+
+
+class Envelope(NamedTuple):
+    """A message as it came in; `role` is "driver", "worker", or None without keys."""
+
+    peer: bytes
+    role: str | None
+    frames: list[Frame]
+
+
+class MasterSockets:
+    """ROUTER for updates and answers, XPUB for versions.
+
+    Parameters
+    ----------
+    bind_host, advertise_host : str
+        See `zmqdist.net.address.choose_hosts`.
+    port, publish_port : int
+        Ports to bind; 0 takes a free one.
+    keys : MasterKeys or None
+        None talks plain TCP.
+
+    Raises
+    ------
+    AddressInUse
+        If a port is taken.
+    ConfigError
+        If the host is no address of this machine.
+    """
+
+    def __init__(
+        self,
+        bind_host: str,
+        advertise_host: str,
+        port: int,
+        publish_port: int,
+        keys: MasterKeys | None,
+    ) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._door: Door | None = None
+        self._subscribed = False
+        try:
+            if keys is not None:
+                self._door = Door(self._context, keys.driver_public)
+            self._router = self._socket(zmq.ROUTER, keys)
+            self._router.router_mandatory = True
+            self._publisher = self._socket(zmq.XPUB, keys)
+            self._publisher.sndhwm = BROADCAST_DEPTH
+            self.port = _bind(self._router, bind_host, port, "port")
+            self.publish_port = _bind(self._publisher, bind_host, publish_port, "publish_port")
+            self._waker = _Waker(self._context)
+        except BaseException:
+            self.close()
+            raise
+        if keys is None and not is_loopback(bind_host):
+            log.warning(
+                "security='none': anyone who reaches %s:%d can read the model and send updates",
+                advertise_host,
+                self.port,
+            )
+        self.address = endpoint(advertise_host, self.port)
+        self._poller = zmq.Poller()
+        for socket in (self._router, self._publisher, self._waker.socket):
+            self._poller.register(socket, zmq.POLLIN)
+
+    def _socket(self, kind: int, keys: MasterKeys | None) -> zmq.Socket[bytes]:
+        socket = _plain_socket(self._context, kind)
+        if keys is not None:
+            socket.curve_server = True
+            socket.curve_publickey = keys.own.public.encode()
+            socket.curve_secretkey = keys.own.secret.encode()
+            socket.zap_domain = ZAP_DOMAIN
+        return socket
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether anybody listens to broadcasts."""
+        return self._subscribed
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when something came in, `wake` was called or the time is over."""
+        events = dict(self._poller.poll(max(0, round(timeout_s * 1000))))
+        if self._publisher in events:
+            with contextlib.suppress(zmq.Again):
+                while True:
+                    self._subscribed = self._publisher.recv(zmq.NOBLOCK)[:1] == b"\x01"
+        self._waker.drain()
+
+    def receive(self) -> Envelope | None:
+        """Return the next message that waits, None if there is none.
+
+        Messages of clients whose key was withdrawn are dropped.
+        """
+        while True:
+            try:
+                peer, *parts = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return None
+            role: str | None = None
+            if self._door is not None:
+                role = self._door.role(str(peer.get("User-Id")))
+                if role is None:
+                    continue
+            return Envelope(peer.bytes, role, [part.buffer for part in parts])
+
+    def send(self, peer: bytes, frames: Sequence[Frame]) -> bool:
+        """Send to one peer without waiting; False if it is gone or does not read."""
+        try:
+            self._router.send_multipart([peer, *frames], zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError as error:
+            if error.errno not in (errno.EHOSTUNREACH, errno.EAGAIN):
+                raise
+            return False
+        return True
+
+    def publish(self, topic: bytes, frames: Sequence[Frame]) -> None:
+        """Broadcast; subscribers that are too far behind miss it."""
+        self._publisher.send_multipart([topic, *frames], copy=False)
+
+    def admit(self, worker_public: str) -> None:
+        """Let workers with this public key in (nothing to do without keys)."""
+        if self._door is not None:
+            self._door.admit(worker_public)
+
+    def dismiss(self, worker_public: str) -> None:
+        """Cut off workers with this public key."""
+        if self._door is not None:
+            self._door.dismiss(worker_public)
+
+    def wake(self) -> None:
+        """Make `wait` return; for other threads."""
+        self._waker.wake()
+
+    def close(self, linger_s: float = 1.0) -> None:
+        """Close everything; what is queued gets `linger_s` seconds to leave."""
+        if self._door is not None:
+            self._door.close()
+        self._context.destroy(linger=round(linger_s * 1000))
+
+
+class ClientSockets:
+    """DEALER to the master and, once told where, SUB for versions.
+
+    Parameters
+    ----------
+    address : str
+        ``tcp://host:port`` of the master.
+    keys : ClientKeys or None
+        None talks plain TCP.
+    """
+
+    def __init__(self, address: str, keys: ClientKeys | None) -> None:
+        self.address = address
+        self._host, port = parse_address(address)
+        self._keys = keys
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._poller = zmq.Poller()
+        self._subscriber: zmq.Socket[bytes] | None = None
+        self._connected = self._shaken = False
+        self._dealer = self._socket(zmq.DEALER)
+        self._monitor = self._dealer.get_monitor_socket(
+            zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+        )
+        self._waker = _Waker(self._context)
+        for socket in (self._dealer, self._waker.socket):
+            self._poller.register(socket, zmq.POLLIN)
+        try:
+            self._dealer.connect(endpoint(self._host, port))
+        except zmq.ZMQError as error:
+            self.close(0)
+            raise ConfigError(f"cannot connect to {address}: {error}") from None
+
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+        socket = _plain_socket(self._context, kind)
+        socket.reconnect_ivl = 100
+        socket.reconnect_ivl_max = 2000
+        if self._keys is not None:
+            socket.curve_serverkey = self._keys.server_public.encode()
+            socket.curve_publickey = self._keys.own.public.encode()
+            socket.curve_secretkey = self._keys.own.secret.encode()
+        return socket
+
+    def subscribe(self, port: int, topic: bytes) -> None:
+        """Listen to broadcasts of `topic` on this port of the master's host."""
+        subscriber = self._socket(zmq.SUB)
+        subscriber.rcvhwm = BROADCAST_DEPTH
+        subscriber.subscribe(topic)
+        subscriber.connect(endpoint(self._host, port))
+        self._poller.register(subscriber, zmq.POLLIN)
+        self._subscriber = subscriber
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when something came in, `wake` was called or the time is over."""
+        self._poller.poll(max(0, round(timeout_s * 1000)))
+        self._waker.drain()
+
+    def receive(self) -> list[Frame] | None:
+        """Return the next message that waits, None if there is none."""
+        for socket, first in ((self._dealer, 0), (self._subscriber, 1)):
+            if socket is None:
+                continue
+            with contextlib.suppress(zmq.Again):
+                parts = socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                return [part.buffer for part in parts[first:]]
+        return None
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Queue a message for the master; it leaves once there is a connection."""
+        self._dealer.send_multipart(frames, copy=False)
+
+    def wake(self) -> None:
+        """Make `wait` return; for one other thread."""
+        self._waker.wake()
+
+    def stage(self) -> str:
+        """Say how far the connection got, for the error that nobody answered."""
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
+            self._connected = self._connected or event == zmq.EVENT_CONNECTED
+            self._shaken = self._shaken or event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        if self._shaken:
+            return "connected, but the master did not answer"
+        if self._connected:
+            return "a TCP connection was made, but the handshake failed: wrong or missing keys?"
+        return "no TCP connection could be made"
+
+    def close(self, linger_s: float = 1.0) -> None:
+        """Close everything; what is queued gets `linger_s` seconds to leave."""
+        self._context.destroy(linger=round(linger_s * 1000))
+
+
+class _Waker:
+    """A pair of sockets with which one thread interrupts another's poll."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self._lock = threading.Lock()
+        self.socket = context.socket(zmq.PAIR)
+        self._other = context.socket(zmq.PAIR)
+        for socket in (self.socket, self._other):
+            socket.linger = 0
+        self.socket.bind("inproc://wake")
+        self._other.connect("inproc://wake")
+
+    def wake(self) -> None:
+        with self._lock, contextlib.suppress(zmq.ZMQError):  # closed, or woken already
+            self._other.send(b"", zmq.NOBLOCK)
+
+    def drain(self) -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self.socket.recv(zmq.NOBLOCK)
+
+
+def _plain_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
+    socket = context.socket(kind)
+    socket.ipv6 = True
+    socket.maxmsgsize = MAX_FRAME_BYTES
+    socket.tcp_keepalive = 1
+    socket.tcp_keepalive_idle = 30
+    return socket
+
+
+def _bind(socket: zmq.Socket[bytes], host: str, port: int, option: str) -> int:
+    try:
+        socket.bind(endpoint(host, port or "*"))
+    except zmq.ZMQError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(
+                f"port {port} on {host} is in use by another process; end that process or pass "
+                f"another {option}= (0 takes a free one)"
+            ) from None
+        raise ConfigError(
+            f"cannot bind {endpoint(host, port)}: {error.strerror}; host= must be an address of "
+            "this machine, or a wildcard such as 0.0.0.0"
+        ) from None
+    return int(socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])

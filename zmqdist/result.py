@@ -1,0 +1,150 @@
+"""What `train()` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from zmqdist.core.messages import Report
+from zmqdist.errors import ConfigError
+
+
+@dataclass
+class TrainResult:
+    """What happened during one `train()`.
+
+    Attributes
+    ----------
+    version : int
+        The model's version at the end: updates applied since the master began.
+    applied, rejected, duplicates, failed : int
+        Updates applied; rejected for good as too stale; received again and not
+        applied again; and tasks that failed (most were tried again).
+    requeued, skipped : int
+        Updates sent back to be computed again; steps whose gradient returned nothing.
+    staleness : dict of int to int
+        Histogram of the applied updates: staleness tau -> count.
+    examples : int
+        Items behind the applied updates, or what `Update` said.
+    seconds : float
+        Wall time.
+    bytes_received, bytes_published : int
+        Bytes of updates as they came in; bytes of versions as they were encoded, once
+        for all workers, together with the answers to pulls.
+    bytes_received_decoded, bytes_published_decoded : int
+        The same before coding: what compression and sparse rows saved.
+    sessions, evicted : int
+        Task attempts that joined, and those that fell silent beyond their lease.
+    history : list of dict
+        One entry about each second: seconds, version, applied, examples, staleness
+        (mean since the entry before), and the means of the updates' metrics.
+    """
+
+    version: int = 0
+    applied: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    failed: int = 0
+    staleness: dict[int, int] = field(default_factory=dict)
+    examples: int = 0
+    seconds: float = 0.0
+    bytes_received: int = 0
+    bytes_published: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    requeued: int = 0
+    skipped: int = 0
+    bytes_received_decoded: int = 0
+    bytes_published_decoded: int = 0
+    sessions: int = 0
+    evicted: int = 0
+
+    @classmethod
+    def between(cls, before: Report, after: Report, seconds: float) -> TrainResult:
+        """Return the difference of two reports of one master."""
+        result = cls(version=after.version, seconds=seconds)
+        for name, total in after.totals.items():
+            if hasattr(result, name):
+                setattr(result, name, int(total - before.totals.get(name, 0)))
+        earlier = {tau: count for tau, count in before.staleness}
+        histogram = {tau: count - earlier.get(tau, 0) for tau, count in after.staleness}
+        result.staleness = {tau: count for tau, count in histogram.items() if count}
+        return result
+
+    @property
+    def staleness_mean(self) -> float:
+        """Mean staleness of the applied updates, in versions; 0 without any."""
+        total = sum(tau * count for tau, count in self.staleness.items())
+        return total / max(1, sum(self.staleness.values()))
+
+    def summary(self) -> str:
+        """Return a table of what happened, for people."""
+        rows = [
+            ("updates applied", f"{self.applied:,}"),
+            ("rejected as too stale", f"{self.rejected:,}"),
+            ("sent back to be recomputed", f"{self.requeued:,}"),
+            ("duplicates not applied again", f"{self.duplicates:,}"),
+            ("empty steps", f"{self.skipped:,}"),
+            ("failed tasks", f"{self.failed:,}"),
+            ("model version", f"{self.version:,}"),
+            ("examples", f"{self.examples:,} ({self.examples / (self.seconds or 1):,.0f} /s)"),
+            ("staleness", f"mean {self.staleness_mean:.2f}, max {max(self.staleness, default=0)}"),
+            ("received", _saved(self.bytes_received, self.bytes_received_decoded)),
+            ("published", _saved(self.bytes_published, self.bytes_published_decoded)),
+            ("seconds", f"{self.seconds:.1f}"),
+        ]
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{name:<{width}}  {value}" for name, value in rows]
+        return "\n".join([*lines, *self._histogram()])
+
+    def _histogram(self, width: int = 40) -> list[str]:
+        """Return bars of the staleness histogram, at most ten."""
+        if not self.staleness:
+            return []
+        step = -(-(max(self.staleness) + 1) // 10)
+        bins: dict[int, int] = {}
+        for tau, count in self.staleness.items():
+            bins[tau // step] = bins.get(tau // step, 0) + count
+        most = max(bins.values())
+        lines = ["staleness of the applied updates:"]
+        for index in range(max(bins) + 1):
+            count = bins.get(index, 0)
+            low, high = index * step, (index + 1) * step - 1
+            label = f"{low}" if step == 1 else f"{low}-{high}"
+            lines.append(f"  {label:>9} {count:>8,} {'#' * round(width * count / most)}")
+        return lines
+
+    def plot(self) -> Any:
+        """Draw the history: metrics and examples over versions, and the staleness.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ConfigError
+            If matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise ConfigError("plot() needs matplotlib: pip install 'zmqdist[plot]'") from None
+        known = {"seconds", "version", "applied", "examples", "staleness"}
+        metrics = sorted({name for entry in self.history for name in entry} - known)
+        figure = Figure(figsize=(9, 3 + 2 * max(1, len(metrics))), layout="constrained")
+        curves = metrics or ["examples"]
+        axes = figure.subplots(len(curves) + 1, 1, squeeze=False)[:, 0]
+        for axis, name in zip(axes, curves, strict=False):
+            points = [(entry["version"], entry[name]) for entry in self.history if name in entry]
+            axis.plot(*zip(*points, strict=True) if points else ([], []))
+            axis.set(xlabel="version (applied updates)", ylabel=name)
+        axes[-1].bar(list(self.staleness), list(self.staleness.values()))
+        axes[-1].set(xlabel="staleness (versions)", ylabel="applied updates")
+        return figure
+
+
+def _saved(coded: int, decoded: int) -> str:
+    text = f"{coded / 1e6:,.1f} MB"
+    if decoded > coded:
+        text += f", {decoded / 1e6:,.1f} MB before coding: {1 - coded / decoded:.0%} saved"
+    return text

@@ -1,0 +1,362 @@
+"""One `train()`: epochs, rounds until the ledger is complete, and every way to end."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zmqdist import errors
+from zmqdist.connection import Assignment
+from zmqdist.core.messages import Begun, Report
+from zmqdist.driver import Driver
+from zmqdist.engines import Engine, Job
+from zmqdist.errors import (
+    ConfigError,
+    DescentError,
+    GradientError,
+    MasterLost,
+    TrainError,
+    TrainTimeout,
+    UpdateError,
+    ZmqdistError,
+)
+from zmqdist.master import Master
+from zmqdist.models.base import Parameters
+from zmqdist.models.structure import dump_structure
+from zmqdist.net.security import ClientKeys, KeyPair
+from zmqdist.result import TrainResult
+from zmqdist.telemetry.progress import Progress
+from zmqdist.worker import Gradient, Summary
+
+log = logging.getLogger(__name__)
+
+Callback = Callable[[dict[str, Any]], object]
+
+LOOK_S = 0.1
+"""How often the driver looks after the job, in seconds."""
+
+REPORT_S = 1.0
+"""How often history, callbacks and the line are fed, in seconds."""
+
+GRACE_S = 5.0
+"""How long workers get to stop by themselves before the job is cancelled, in seconds."""
+
+MAX_IDLE_ROUNDS = 3
+"""Jobs in a row that settle nothing before the run is given up."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of one `train()`; `zmqdist.api.ZmqDist.train` describes them."""
+
+    gradient: Gradient
+    epochs: int
+    batch_size: int | None
+    callbacks: tuple[Callback, ...]
+    max_updates: int | None
+    timeout_s: float | None
+    max_in_flight: int
+    codec: str
+    progress: bool | str | None
+    where: str
+
+    def __post_init__(self) -> None:
+        if not callable(self.gradient):
+            raise ConfigError(f"gradient is {self.gradient!r:.80}; expected a function")
+        for name in ("epochs", "batch_size", "max_updates"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} is {value!r}; expected an integer >= 1")
+        if self.timeout_s is not None and not self.timeout_s > 0:
+            raise ConfigError(f"timeout_s is {self.timeout_s!r}; expected seconds > 0")
+
+
+class _Enough(Exception):
+    """`max_updates` was reached: the run ends well before its data does."""
+
+
+class Training:
+    """Runs one `train()`.
+
+    Attributes
+    ----------
+    result : TrainResult
+        Filled while the run goes on; final when `run` returns.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        engine: Engine,
+        options: TrainOptions,
+        *,
+        address: str,
+        keys: ClientKeys | None,
+        master: Master | None,
+    ) -> None:
+        self.result = TrainResult()
+        self._parameters = parameters
+        self._engine = engine
+        self._options = options
+        self._address = address
+        self._keys = keys
+        self._master = master
+        self._started = time.monotonic()
+        self._before: Report | None = None
+        self._fed_at = self._started
+        self._saw_items = False
+        self._last_sums: dict[str, list[float]] = {}
+
+    def run(self) -> TrainResult:
+        """Run all epochs; returns when the ledger is complete."""
+        options = self._options
+        payload = dump_structure(self._parameters.model, self._parameters, options.gradient)
+        worker_keys = KeyPair.generate() if self._keys is not None else None
+        driver = Driver(self._address, self._keys)
+        total = options.epochs * self._engine.partitions
+        try:
+            with Progress(options.progress, total) as progress:
+                for epoch in range(options.epochs):
+                    try:
+                        self._run_epoch(driver, worker_keys, payload, epoch, progress)
+                    except _Enough:
+                        break
+            if self._master is None:
+                driver.fetch(self._parameters, self.result.version)
+            self._parameters.loaded()
+        finally:
+            driver.close()
+        if not self._saw_items and not self.result.applied and not self.result.duplicates:
+            raise ConfigError(
+                "the data is empty: none of the partitions holds an item; check the input path "
+                "and the filters"
+            )
+        return self.result
+
+    # ---- one epoch ------------------------------------------------------------------------
+
+    def _run_epoch(
+        self,
+        driver: Driver,
+        worker_keys: KeyPair | None,
+        payload: bytes,
+        number: int,
+        progress: Progress,
+    ) -> None:
+        begun = driver.begin(self._engine.partitions, worker_keys.public if worker_keys else "")
+        reason = "the run was cancelled"
+        try:
+            self._parameters.check({n: (d, tuple(s)) for n, (d, s) in begun.schema.items()})
+            job = self._job(begun, worker_keys, payload, number)
+            self._run_rounds(driver, begun.epoch, job, number, progress)
+            reason = "the epoch is complete"
+        except ZmqdistError as error:
+            reason = f"{type(error).__name__}: {error}"[:500]
+            raise
+        finally:
+            self._end(driver, begun.epoch, reason)
+
+    def _job(self, begun: Begun, worker_keys: KeyPair | None, payload: bytes, number: int) -> Job:
+        keys = None
+        if worker_keys is not None and self._keys is not None:
+            keys = ClientKeys(worker_keys, self._keys.server_public)
+        options = self._options
+        return Job(
+            name=f"zmqdist-{begun.run}-{begun.epoch}",
+            title=f"zmqdist epoch {number + 1} of {options.epochs}",
+            assignment=Assignment(
+                address=self._address,
+                run=begun.run,
+                epoch=begun.epoch,
+                schema={n: (d, tuple(s)) for n, (d, s) in begun.schema.items()},
+                keys=keys,
+                codec=options.codec,
+                max_in_flight=options.max_in_flight,
+                batch_size=options.batch_size,
+                where=options.where,
+            ),
+            payload=payload,
+        )
+
+    def _run_rounds(
+        self, driver: Driver, epoch: int, job: Job, number: int, progress: Progress
+    ) -> None:
+        """Run the partitions that the ledger misses, until it misses none."""
+        report = driver.status(epoch)
+        if self._before is None:
+            self._before = report
+            self._last_sums = {"staleness": [_weighted(report.staleness), 0], **report.metrics}
+        idle_rounds = 0
+        while report.missing:
+            settled = _settled(report)
+            report = self._run_round(driver, epoch, job, report.missing, number, progress)
+            idle_rounds = 0 if _settled(report) > settled else idle_rounds + 1
+            if report.missing and idle_rounds >= MAX_IDLE_ROUNDS:
+                raise TrainError(
+                    f"partitions {report.missing[:10]} did not get on in {idle_rounds} jobs; "
+                    "they end before their steps are settled. Do they yield the same number of "
+                    "updates each time?"
+                )
+
+    def _run_round(
+        self,
+        driver: Driver,
+        epoch: int,
+        job: Job,
+        missing: list[int],
+        number: int,
+        progress: Progress,
+    ) -> Report:
+        """Run one job over the missing partitions and look after it."""
+        outcome: list[Any] = []
+
+        def work() -> None:
+            try:
+                outcome.extend(self._engine.run(job, missing))
+            except BaseException as error:
+                outcome.append(error)
+
+        thread = self._engine.thread(work)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(LOOK_S)
+                report = driver.status(epoch)
+                self._look(report, number, progress)
+        except BaseException as error:
+            self._stop_job(driver, epoch, thread, error)
+            raise
+        report = driver.status(epoch)
+        self._feed(report, number, progress, due=True)
+        if report.fatal is not None:
+            raise self._fatal(report.fatal)
+        if outcome and isinstance(outcome[-1], BaseException):
+            raise _explained(outcome[-1], report) from outcome[-1]
+        self._saw_items |= any(isinstance(s, Summary) and s.items for s in outcome)
+        return report
+
+    def _stop_job(self, driver: Driver, epoch: int, thread: Any, error: BaseException) -> None:
+        """Ask the workers to stop; cancel the job if they do not within their grace."""
+        log.info("stopping the workers: %s", error or type(error).__name__)
+        self._end(driver, epoch, f"{type(error).__name__}: {error}"[:500])
+        thread.join(GRACE_S)
+        if thread.is_alive():
+            self._engine.cancel()
+            thread.join(GRACE_S)
+
+    def _end(self, driver: Driver, epoch: int, reason: str) -> None:
+        try:
+            report = driver.end(epoch, reason)
+        except ZmqdistError as error:
+            log.warning("could not close epoch %d: %s", epoch, error)
+            return
+        if self._before is not None:
+            self._count(report)
+
+    # ---- looking after the job -----------------------------------------------------------
+
+    def _look(self, report: Report, number: int, progress: Progress) -> None:
+        now = time.monotonic()
+        self._feed(report, number, progress, due=now - self._fed_at >= REPORT_S)
+        if self._master is not None and not self._master.alive:
+            raise MasterLost(f"the master ended on an error: {self._master.error!r}")
+        if report.fatal is not None:
+            raise self._fatal(report.fatal)
+        options = self._options
+        if options.max_updates is not None and self.result.applied >= options.max_updates:
+            raise _Enough
+        if options.timeout_s is not None and now - self._started > options.timeout_s:
+            done = self._engine.partitions - len(report.missing)
+            raise TrainTimeout(
+                f"timeout_s={options.timeout_s:g} passed in epoch {number + 1} of "
+                f"{options.epochs} with {done} of {self._engine.partitions} partitions complete "
+                f"and {self.result.applied:,} updates applied; the model holds these"
+            )
+
+    def _count(self, report: Report) -> None:
+        """Bring `result` up to date with a report."""
+        before = self._before or report
+        now = TrainResult.between(before, report, time.monotonic() - self._started)
+        now.history = self.result.history
+        vars(self.result).update(vars(now))
+
+    def _feed(self, report: Report, number: int, progress: Progress, *, due: bool) -> None:
+        self._count(report)
+        if not due:
+            return
+        self._fed_at = time.monotonic()
+        self.result.history.append(self._entry(report))
+        done = (number + 1) * self._engine.partitions - len(report.missing)
+        progress.update(done, report, self.result)
+        stats = {**vars(self.result), "staleness_mean": self.result.staleness_mean}
+        for callback in self._options.callbacks:
+            callback(stats)
+
+    def _entry(self, report: Report) -> dict[str, float]:
+        """Return the entry of `history`: running figures, and means since the last entry."""
+        result, last = self.result, self._last_sums
+        sums = {"staleness": [_weighted(report.staleness), result.applied], **report.metrics}
+        self._last_sums = sums
+        means = {
+            name: (total - last.get(name, [0, 0])[0]) / (count - last.get(name, [0, 0])[1])
+            for name, (total, count) in sums.items()
+            if count > last.get(name, [0, 0])[1]
+        }
+        figures = ("seconds", "version", "applied", "examples")
+        return {**{name: getattr(result, name) for name in figures}, **means}
+
+    def _fatal(self, failure: Mapping[str, Any]) -> ZmqdistError:
+        """Return the error for what the master could not apply."""
+        kind = DescentError if failure["what"] == "descent" else UpdateError
+        error = kind(
+            f"{failure['what']} of partition {failure['partition']}, step {failure['step']}: "
+            f"{failure['error']}" + _indented(failure["traceback"]),
+            partition=failure["partition"],
+            step=failure["step"],
+            traceback=failure["traceback"],
+        )
+        if self._master is not None:
+            error.__cause__ = self._master.error
+        return error
+
+
+def _weighted(histogram: list[list[int]]) -> float:
+    return float(sum(tau * count for tau, count in histogram))
+
+
+def _settled(report: Report) -> float:
+    names = ("applied", "rejected", "skipped")
+    return sum(report.totals[name] for name in names) - len(report.missing)
+
+
+def _explained(error: BaseException, report: Report) -> BaseException:
+    """Return the error that the user should see for a job that failed.
+
+    What the workers reported to the master is clearest; else Spark's text holds the
+    message of our own error, if one ended the task.
+    """
+    if report.failures:
+        failure = report.failures[-1]
+        reported = GradientError if failure["what"] == "gradient" else UpdateError
+        return reported(
+            f"{failure['what']} failed on partition {failure['partition']}, step "
+            f"{failure['step']}: {failure['error']}" + _indented(failure["traceback"]),
+            partition=failure["partition"],
+            step=failure["step"],
+            traceback=failure["traceback"],
+        )
+    if isinstance(error, ZmqdistError):
+        return error
+    found: re.Match[str] | None = re.search(r"zmqdist\.errors\.(\w+): (.+)", str(error))
+    if found is None:
+        return TrainError(f"the job failed: {error}")
+    kind: type[ZmqdistError] = getattr(errors, found.group(1), TrainError)
+    return kind(found.group(2))
+
+
+def _indented(text: str) -> str:
+    return "\n" + "\n".join(f"    {line}" for line in text.splitlines()) if text else ""
