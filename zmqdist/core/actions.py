@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from zmqdist.core.ledger import Key
 from zmqdist.core.messages import Message, Push
@@ -30,16 +29,28 @@ class Apply:
 
 
 @dataclass(frozen=True, slots=True)
+class Flush:
+    """Merge the updates that wait in the buffer, in this order, and descend once."""
+
+    updates: tuple[Apply, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Publish:
     """Take a snapshot of the model as the current version and broadcast the change."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendSnapshot:
-    """Answer a pull from the snapshot: all that changed since version `have`."""
+    """Answer a pull from the snapshot: what changed since version `have`.
+
+    With a `part` other than 0, only of the rows that the pull names.
+    """
 
     peer: bytes
     have: int
+    part: int = 0
+    keep_bits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,54 +67,4 @@ class Dismiss:
     key: str
 
 
-Action = Send | Apply | Publish | SendSnapshot | Admit | Dismiss
-
-
-@dataclass(slots=True)
-class Totals:
-    """Counters since the run began; all only grow."""
-
-    applied: int = 0
-    rejected: int = 0
-    requeued: int = 0
-    duplicates: int = 0
-    skipped: int = 0
-    failed: int = 0
-    refused: int = 0
-    examples: int = 0
-    sessions: int = 0
-    evicted: int = 0
-    rejected_tau: int = 0
-    bytes_received: int = 0
-    bytes_received_decoded: int = 0
-    bytes_published: int = 0
-    bytes_published_decoded: int = 0
-    publications: int = 0
-    pulls: int = 0
-
-
-@dataclass(slots=True)
-class Epoch:
-    """What the master keeps of an epoch besides its standings.
-
-    `missing` are the partitions that were not complete when the epoch was closed.
-    """
-
-    worker_key: str
-    last_seen: float
-    missing: list[int] = field(default_factory=list)
-    failures: list[dict[str, Any]] = field(default_factory=list)
-    fatal: dict[str, Any] | None = None
-
-
-def failure(
-    what: str, error: str, partition: int = -1, step: int = -1, traceback: str = ""
-) -> dict[str, Any]:
-    """Return a failure as it stands in a `Report`; -1 where it has no one place."""
-    return {
-        "what": what,
-        "partition": partition,
-        "step": step,
-        "error": error,
-        "traceback": traceback,
-    }
+Action = Send | Apply | Flush | Publish | SendSnapshot | Admit | Dismiss

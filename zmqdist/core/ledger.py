@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 from zmqdist.errors import LocalProtocolError
 
+MAX_PARTITIONS = 100_000
+"""Largest number of partitions of an epoch: the list of the missing must fit into one frame."""
+
 
 class Outcome(StrEnum):
     """How a step was settled."""

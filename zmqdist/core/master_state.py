@@ -8,7 +8,6 @@ come back in order, and reports what became of each `Apply` by `applied` or
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from zmqdist.core.actions import (
@@ -16,14 +15,14 @@ from zmqdist.core.actions import (
     Admit,
     Apply,
     Dismiss,
-    Epoch,
+    Flush,
     Publish,
     Send,
     SendSnapshot,
-    Totals,
-    failure,
 )
-from zmqdist.core.ledger import Key, Ledger, Outcome, Standing
+from zmqdist.core.buffer import Buffer
+from zmqdist.core.epochs import Epochs
+from zmqdist.core.ledger import MAX_PARTITIONS, Key, Ledger, Outcome, Standing
 from zmqdist.core.messages import (
     Ack,
     Begin,
@@ -44,18 +43,12 @@ from zmqdist.core.messages import (
     Report,
     Status,
     Stop,
-    Welcome,
 )
 from zmqdist.core.pacing import Pacing
+from zmqdist.core.report import Counts, failure
 from zmqdist.core.sessions import Session, Sessions
 from zmqdist.core.staleness import Policy, Verdict
 from zmqdist.errors import LocalProtocolError
-
-DRIVER_LEASES = 4
-"""Leases of silence after which a driver counts as dead and its epochs are closed."""
-
-MAX_FAILURES = 100
-"""Failures kept for the report; later ones are only counted."""
 
 
 class MasterState:
@@ -97,27 +90,27 @@ class MasterState:
         self.published = -1
         self.ledger = Ledger()
         self.sessions = Sessions(policy)
-        self.totals = Totals()
-        self.staleness: Counter[int] = Counter()
-        self.metrics: dict[str, list[float]] = {}
-        self._epochs: dict[int, Epoch] = {}
-        self._closed: dict[int, Epoch] = {}
+        self._counts = Counts()
+        self.totals, self.staleness = self._counts.totals, self._counts.staleness
+        self._epochs = Epochs()
         self._applying: Apply | None = None
+        self._buffer = Buffer(policy)
 
     # ---- in ----------------------------------------------------------------------
 
     def receive(self, peer: bytes, message: Message, now: float) -> list[Action]:
         """Take one message from `peer` and return what to do, in order."""
         if self._applying is not None:
-            raise LocalProtocolError(f"{self._applying.key} has not been reported yet")
+            raise LocalProtocolError(f"{self._applying} has not been reported yet")
         match message:
             case Hello():
                 return self._hello(peer, message, now)
             case Begin():
                 return self._begin(peer, message, now)
+            case Status() | End() if message.run != self.run:
+                return [Send(peer, self.report(-1))]
             case Status():
-                if message.epoch in self._epochs:
-                    self._epochs[message.epoch].last_seen = now
+                self._epochs.heard(message.epoch, now)
                 return [Send(peer, self.report(message.epoch))]
             case End():
                 return self._end(peer, message)
@@ -150,11 +143,10 @@ class MasterState:
         late = [s for s in self.sessions if now - s.last_seen > self.lease_s]
         self.totals.evicted += len(late)
         actions = self._close_sessions(late)
-        silent = DRIVER_LEASES * self.lease_s
-        for epoch in [e for e, r in self._epochs.items() if now - r.last_seen > silent]:
-            reason = f"the driver has been silent for {silent:.0f} s"
-            self._epochs[epoch].fatal = self._epochs[epoch].fatal or failure("driver", reason)
+        for epoch, reason in self._epochs.left_alone(now, self.lease_s).items():
             actions += self._close(epoch, reason)
+        actions += [Dismiss(key) for key in self._epochs.keys_to_withdraw(now, self.lease_s)]
+        actions += self._buffer.flush(len(self.sessions), now)
         if self.publish_due(now):
             actions.append(Publish())
         return actions
@@ -165,18 +157,35 @@ class MasterState:
 
     # ---- what became of an action -----------------------------------------------------
 
-    def applied(self, action: Apply) -> list[Action]:
-        """Count the update of `action`, which is in the model now, as the next version."""
+    def applied(self, action: Apply, now: float | None = None) -> list[Action]:
+        """Count the update of `action`, which is in the model now, as the next version.
+
+        With the time at hand a publication that is due goes out before the answer, so
+        that a worker which waits for the newest version knows of it.
+        """
         self._reported(action)
         self.version += 1
-        self.totals.applied += 1
-        self.totals.examples += action.push.examples
-        self.staleness[action.tau] += 1
-        for name, value in action.push.metrics.items():
-            total, count = self.metrics.get(name, (0.0, 0))
-            self.metrics[name] = [total + value, count + 1]
+        self._counts.applied(action)
         self._standing(action.key).settle(action.key.step, Outcome.APPLIED)
-        return self._answer(action.session, action.push, Outcome.APPLIED)
+        due = now is not None and self.publish_due(now)
+        answers = self._answer(action.session, action.push, Outcome.APPLIED, publishes=due)
+        return [Publish(), *answers] if due else answers
+
+    def buffered(self, action: Apply, now: float) -> list[Action]:
+        """Settle the update of `action`, which waits for the flush that merges it."""
+        self._reported(action)
+        self._buffer.add(action, now)
+        self._standing(action.key).settle(action.key.step, Outcome.APPLIED)
+        return [
+            *self._answer(action.session, action.push, Outcome.APPLIED),
+            *self._buffer.flush(len(self.sessions)),
+        ]
+
+    def flushed(self, flush: Flush) -> None:
+        """Count the updates of `flush`, which are in the model now, as the next version."""
+        self.version += 1
+        for action in flush.updates:
+            self._counts.applied(action)
 
     def misfit(self, action: Apply, what: str, error: str, traceback: str = "") -> list[Action]:
         """End the epoch of `action`, whose update cannot be applied.
@@ -188,6 +197,12 @@ class MasterState:
         self.totals.refused += 1
         return self.fail_epoch(action.key, what, error, traceback)
 
+    def unflushed(self, flush: Flush, what: str, error: str, traceback: str = "") -> list[Action]:
+        """End the epochs of `flush`, whose updates cannot be merged or applied."""
+        self.totals.refused += len(flush.updates)
+        keys = {a.key.epoch: a.key for a in flush.updates if a.key.epoch in self._epochs}
+        return [a for key in keys.values() for a in self.fail_epoch(key, what, error, traceback)]
+
     def garbled(self, action: Apply, reason: str) -> list[Action]:
         """Drop the session whose update cannot be decoded; nothing else changes."""
         self._reported(action)
@@ -198,8 +213,14 @@ class MasterState:
     def fail_epoch(self, key: Key, what: str, error: str, traceback: str = "") -> list[Action]:
         """End an epoch for a failure that a retry cannot mend."""
         record = self._epochs[key.epoch]
-        record.fatal = record.fatal or failure(what, error, key.partition, key.step, traceback)
-        return self._stop_workers(key.epoch, f"{what} failed on partition {key.partition}: {error}")
+        failed = failure(what, error, key.partition, key.step, traceback)
+        record.fatal = record.fatal or failed
+        where = f" on partition {key.partition}" if key.partition >= 0 else ""
+        return self._stop_workers(key.epoch, f"{what} failed{where}: {failed['error']}")
+
+    def fail_all(self, what: str, error: str) -> list[Action]:
+        """End all epochs for a failure that no partition is to blame for."""
+        return [a for e in self._epochs for a in self.fail_epoch(Key(e, -1, -1), what, error)]
 
     def was_published(self, started: float, ended: float) -> None:
         """Note that the snapshot is the current version; it took from start to end."""
@@ -208,29 +229,23 @@ class MasterState:
 
     def report(self, epoch: int) -> Report:
         """Return how `epoch` stands; fatal if no such epoch was opened here."""
-        record = self._epochs.get(epoch) or self._closed.get(epoch)
-        if record is None:
-            record = Epoch("", 0.0, fatal=failure("epoch", f"run {self.run} has no epoch {epoch}"))
-        totals = {name: getattr(self.totals, name) for name in Totals.__slots__}
-        return Report(
+        record = self._epochs.get(epoch, self.run)
+        return self._counts.report(
+            record,
+            self.ledger.missing(epoch) if epoch in self._epochs else record.missing,
             version=self.version,
             published=self.published,
             workers=len(self.sessions.at(epoch)),
-            missing=self.ledger.missing(epoch) if epoch in self._epochs else record.missing,
-            totals=totals,
-            staleness=[[tau, count] for tau, count in sorted(self.staleness.items())],
-            metrics=self.metrics,
-            failures=record.failures,
-            fatal=record.fatal,
         )
 
     # ---- driver ---------------------------------------------------------------------
 
     def _begin(self, peer: bytes, message: Begin, now: float) -> list[Action]:
-        if message.partitions < 1:
-            return [Send(peer, Refused(f"begin.partitions is {message.partitions}; expected >= 1"))]
+        if not 1 <= message.partitions <= MAX_PARTITIONS:
+            reason = f"{message.partitions:,} partitions; expected 1 to {MAX_PARTITIONS:,}"
+            return [Send(peer, Refused(reason))]
         epoch = self.ledger.open(message.partitions)
-        self._epochs[epoch] = Epoch(message.worker_key, now)
+        self._epochs.open(epoch, message.worker_key, now)
         begun = Begun(self.run, epoch, self.version, self.schema, self.lease_s)
         admit: list[Action] = [Admit(message.worker_key)] if message.worker_key else []
         return [*admit, Send(peer, begun)]
@@ -244,11 +259,8 @@ class MasterState:
         if epoch not in self._epochs:
             return []
         actions = self._stop_workers(epoch, reason)
-        record = self._closed[epoch] = self._epochs.pop(epoch)
-        record.missing = self.ledger.missing(epoch)
+        self._epochs.close(epoch, self.ledger.missing(epoch))
         self.ledger.close(epoch)
-        if record.worker_key not in {"", *(entry.worker_key for entry in self._epochs.values())}:
-            actions.append(Dismiss(record.worker_key))
         return actions
 
     # ---- workers --------------------------------------------------------------------
@@ -267,17 +279,8 @@ class MasterState:
         if not standing.complete:
             self.sessions.open(session)
             actions += self._move_limits(message.epoch, but=session)
-        welcome = Welcome(
-            session=session.number,
-            version=self.version,
-            publish_port=self.publish_port,
-            next=standing.next,
-            ahead=sorted(standing.ahead),
-            complete=standing.complete,
-            clock=session.clock,
-            limit=session.limit,
-            lazy_slack=self.policy.lazy_slack,
-            lease_s=self.lease_s,
+        welcome = self.sessions.welcome(
+            session, standing, self.version, self.publish_port, self.lease_s
         )
         return [*actions, Send(peer, welcome)]
 
@@ -313,7 +316,7 @@ class MasterState:
         wanted = self.version if lazy else min(message.want, self.version)
         behind = wanted > self.published or self.published < 0
         publish: list[Action] = [Publish()] if behind else []
-        return [*publish, SendSnapshot(peer, message.have)]
+        return [*publish, SendSnapshot(peer, message.have, message.part, message.keep_bits)]
 
     def _finish(self, session: Session, message: Finish) -> list[Action]:
         epoch, partition = session.epoch, session.partition
@@ -325,13 +328,11 @@ class MasterState:
 
     def _fail(self, session: Session, message: Fail) -> list[Action]:
         self.totals.failed += 1
-        failures = self._epochs[session.epoch].failures
-        if len(failures) < MAX_FAILURES:
-            where = {"attempt": session.attempt, "worker": session.worker}
-            what = failure(
-                message.what, message.error, session.partition, message.step, message.traceback
-            )
-            failures.append(what | where)
+        failed = failure(
+            message.what, message.error, session.partition, message.step, message.traceback
+        )
+        who = {"attempt": session.attempt, "worker": session.worker[:100]}
+        self._epochs[session.epoch].keep(failed | who)
         pong: list[Action] = [Send(session.peer, Pong(session.number, session.limit))]
         return pong + self._close_sessions([session])
 
@@ -345,11 +346,17 @@ class MasterState:
 
     def _reported(self, action: Apply) -> None:
         if self._applying is not action:
-            raise LocalProtocolError(f"{action.key} is reported but was not being applied")
+            raise LocalProtocolError(f"{action} is reported but was not being applied")
         self._applying = None
 
     def _answer(
-        self, session: Session, push: Push, outcome: str, *, duplicate: bool = False
+        self,
+        session: Session,
+        push: Push,
+        outcome: str,
+        *,
+        duplicate: bool = False,
+        publishes: bool = False,
     ) -> list[Action]:
         session.clock = max(session.clock, push.clock + 1)
         others = self._move_limits(session.epoch, but=session)
@@ -358,7 +365,7 @@ class MasterState:
             step=push.step,
             outcome=str(outcome),
             version=self.version,
-            published=self.published,
+            published=self.version if publishes else self.published,
             limit=session.limit,
             duplicate=duplicate,
         )
@@ -377,22 +384,14 @@ class MasterState:
         for session in sessions:
             self.sessions.close(session)
         epochs = sorted({session.epoch for session in sessions})
-        return [action for epoch in epochs for action in self._move_limits(epoch)]
+        moved = [action for epoch in epochs for action in self._move_limits(epoch)]
+        return [*moved, *self._buffer.flush(len(self.sessions))]
 
     def _stop_workers(self, epoch: int, reason: str) -> list[Action]:
         stopped = self.sessions.at(epoch)
         for session in stopped:
             self.sessions.close(session)
-        return [Send(s.peer, Stop(s.number, reason)) for s in stopped]
-
-    def check_invariants(self) -> None:
-        """Raise AssertionError if the state contradicts itself (used by the tests)."""
-        applied = sum(self.staleness.values())
-        if not self.version == self.totals.applied == applied:
-            raise AssertionError(f"version {self.version}, applied {self.totals.applied} {applied}")
-        if not -1 <= self.published <= self.version:
-            raise AssertionError(f"published {self.published} of version {self.version}")
-        self.ledger.check_invariants()
-        for session in self.sessions:
-            if self._standing(Key(session.epoch, session.partition, 0)).complete:
-                raise AssertionError(f"{session} of a complete partition")
+        return [
+            *(Send(s.peer, Stop(s.number, reason)) for s in stopped),
+            *self._buffer.flush(len(self.sessions)),
+        ]

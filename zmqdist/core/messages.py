@@ -9,6 +9,7 @@ messages and who sends which.
 
 from __future__ import annotations
 
+import reprlib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -70,13 +71,17 @@ class Push(Message):
 class Pull(Message):
     """Ask for everything changed since version `have` (-1: all), at least up to `want`.
 
-    `session` 0 is the driver.
+    `session` 0 is the driver. With a `part` other than 0 only the rows are asked for
+    that the tree names: {array: row numbers}. Values may be rounded to `keep_bits` bits
+    of mantissa; 0 asks for all.
     """
 
     kind: ClassVar[str] = "pull"
     session: int
     have: int
     want: int = 0
+    part: int = 0
+    keep_bits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,7 @@ class Status(Message):
     """Ask how an epoch stands; answered by `Report`. Also the driver's heartbeat."""
 
     kind: ClassVar[str] = "status"
+    run: str
     epoch: int
 
 
@@ -133,6 +139,7 @@ class End(Message):
     """Close an epoch: its workers are told to stop, its late updates are refused."""
 
     kind: ClassVar[str] = "end"
+    run: str
     epoch: int
     reason: str = ""
 
@@ -246,7 +253,7 @@ class Version(Message):
 
     The same form goes out as a broadcast and as the answer to a `Pull`. `clock` is
     the slowest worker's clock when the version was taken: updates of earlier clocks
-    are all in it.
+    are all in it. `part` is that of the `Pull`.
     """
 
     kind: ClassVar[str] = "version"
@@ -254,6 +261,7 @@ class Version(Message):
     base: int
     version: int
     clock: int
+    part: int = 0
 
 
 # ---- master to driver -------------------------------------------------------------
@@ -318,13 +326,13 @@ def from_header(header: object) -> Message:
         raise RemoteProtocolError(f"header is a JSON {type(header).__name__}; expected an object")
     if header.get("zmqdist") != PROTOCOL:
         raise RemoteProtocolError(
-            f"protocol version is {header.get('zmqdist')!r:.40}; expected {PROTOCOL}: install the "
-            "same version of zmqdist on the driver, the master and the executors"
+            f"protocol version is {_short(header.get('zmqdist'))}; expected {PROTOCOL}: install "
+            "the same version of zmqdist on the driver, the master and the executors"
         )
     kind = header.get("kind")
     cls = _KINDS.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        raise RemoteProtocolError(f"unknown message kind {kind!r:.40}")
+        raise RemoteProtocolError(f"unknown message kind {_short(kind)}")
     return cls(**_checked(cls, header))
 
 
@@ -336,7 +344,7 @@ def _checked(cls: type[Message], header: Mapping[str, Any]) -> dict[str, Any]:
         value = header[entry.name]
         if not _fits(value, _HINTS[cls][entry.name]):
             raise RemoteProtocolError(
-                f"{cls.kind}.{entry.name} is {value!r:.60}; expected {entry.type}"
+                f"{cls.kind}.{entry.name} is {_short(value)}; expected {entry.type}"
             )
         values[entry.name] = value
     required = {f.name for f in fields(cls) if f.default is f.default_factory}
@@ -358,8 +366,13 @@ def _fits(value: object, hint: Any) -> bool:
         return isinstance(value, dict) and all(_fits(entry, item) for entry in value.values())
     if hint is Any:
         return True
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
+    if hint is float and isinstance(value, float):
+        return True
+    if hint is int or hint is float:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     return isinstance(value, hint)
+
+
+def _short(value: object) -> str:
+    """Return a repr that a peer can make neither long nor deep."""
+    return f"{reprlib.repr(value):.60}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from zmqdist.core.messages import Hello
+from zmqdist.core.ledger import Standing
+from zmqdist.core.messages import Hello, Welcome
 from zmqdist.core.staleness import Policy
 
 
@@ -63,6 +64,23 @@ class Sessions:
     def open(self, session: Session) -> None:
         """Open a session made by `new`."""
         self._open[session.number] = session
+
+    def welcome(
+        self, session: Session, standing: Standing, version: int, publish_port: int, lease_s: float
+    ) -> Welcome:
+        """Return the message that tells a worker of its session and where to begin."""
+        return Welcome(
+            session=session.number,
+            version=version,
+            publish_port=publish_port,
+            next=standing.next,
+            ahead=sorted(standing.ahead),
+            complete=standing.complete,
+            clock=session.clock,
+            limit=session.limit,
+            lazy_slack=self._policy.lazy_slack,
+            lease_s=lease_s,
+        )
 
     def close(self, session: Session) -> None:
         """End a session: its worker holds nobody back any more."""

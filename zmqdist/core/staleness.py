@@ -57,6 +57,20 @@ class Policy:
         """Decide on an update of staleness `tau` (count of versions, >= 0)."""
         return APPLY
 
+    @property
+    def flush_after_s(self) -> float | None:
+        """Longest that an update may wait in the buffer, in seconds; None without one."""
+        return None
+
+    def flush_size(self, workers: int) -> int:
+        """Return how many updates are merged into one version; 1 needs no buffer."""
+        return 1
+
+    @property
+    def buffers(self) -> bool:
+        """Whether updates wait to be merged."""
+        return self.flush_after_s is not None
+
     def horizon(self, slowest: int) -> int | None:
         """Return the last clock that a worker may start, None for no bound.
 
@@ -183,6 +197,51 @@ class StaleSynchronous(Policy):
         return slowest + self.slack
 
 
+class SoftSync(Policy):
+    """Merge ``workers / n`` updates into one version; nobody waits for a slow worker.
+
+    The n-softsync protocol of [1]_: of w workers the updates of any ``max(1, floor(w / n))``
+    are merged (by ``merge=``, default the mean) and applied together. ``n=1`` takes as
+    many updates as there are workers, ``n >= w`` is `Asynchronous`. The version counts
+    flushes, so staleness is counted in flushes too.
+
+    Parameters
+    ----------
+    n : int, default=1
+        Part of the workers: see above; >= 1. Not the number of workers.
+    timeout_s : float, default=5.0
+        Flush what is there when the oldest update has waited for this long, in seconds, so
+        that workers that died hold nobody up.
+
+    Raises
+    ------
+    ConfigError
+        If an option is outside its range.
+
+    References
+    ----------
+    .. [1] W. Zhang, S. Gupta, X. Lian, J. Liu, "Staleness-aware async-SGD for
+       distributed deep learning", IJCAI 2016, arXiv:1511.05950, section 3.
+    """
+
+    def __init__(self, n: int = 1, timeout_s: float = 5.0) -> None:
+        self.n = _count("n", n)
+        if not n:
+            raise ConfigError("SoftSync: n is 0; expected an integer >= 1")
+        if not timeout_s > 0:
+            raise ConfigError(f"SoftSync: timeout_s is {timeout_s!r}; expected seconds > 0")
+        self.timeout_s = timeout_s
+
+    @property
+    def flush_after_s(self) -> float:
+        """The time-out."""
+        return self.timeout_s
+
+    def flush_size(self, workers: int) -> int:
+        """Return ``max(1, floor(workers / n))``."""
+        return max(1, workers // self.n)
+
+
 def default_policy() -> Policy:
     """Return the policy of ``ZmqDist(model)`` without ``staleness=``.
 
@@ -200,7 +259,8 @@ def parse_policy(text: str) -> Policy:
     Parameters
     ----------
     text : str
-        ``async``, ``bounded:8``, ``bounded:8:requeue``, ``ssp:3`` or ``ssp:3:lazy``.
+        ``async``, ``bounded:8``, ``bounded:8:requeue``, ``ssp:3``, ``ssp:3:lazy`` or
+        ``softsync:1``.
 
     Raises
     ------
@@ -213,13 +273,15 @@ def parse_policy(text: str) -> Policy:
             return Asynchronous()
         if name == "bounded" and 1 <= len(options) <= 2:
             return BoundedStaleness(int(options[0]), *options[1:])
+        if name == "softsync" and len(options) == 1:
+            return SoftSync(int(options[0]))
         if name == "ssp" and 1 <= len(options) <= 2:
             return StaleSynchronous(int(options[0]), *options[1:])
     except ValueError as error:
         raise ConfigError(f"staleness policy {text!r}: {error}") from None
     raise ConfigError(
-        f"unknown staleness policy {text!r}; expected async, bounded:N[:reject|requeue|scale] "
-        "or ssp:N[:eager|lazy]"
+        f"unknown staleness policy {text!r}; expected async, bounded:N[:reject|requeue|scale], "
+        "ssp:N[:eager|lazy] or softsync:N"
     )
 
 

@@ -8,7 +8,7 @@ actions in order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 from zmqdist.core.messages import (
@@ -28,6 +28,16 @@ from zmqdist.core.messages import (
     Stop,
     Version,
     Welcome,
+)
+from zmqdist.core.parts import NEWEST, Parts
+from zmqdist.core.worker_actions import (
+    Action,
+    Forget,
+    Load,
+    SendPull,
+    SendToMaster,
+    SendUpdate,
+    Subscribe,
 )
 from zmqdist.errors import LocalProtocolError
 
@@ -49,47 +59,6 @@ class Phase(StrEnum):
 OVER = (Phase.FINISHED, Phase.STOPPED, Phase.LOST)
 
 
-# ---- actions ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SendToMaster:
-    """Send a message without arrays."""
-
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class SendUpdate:
-    """Send this push with the encoded update kept for its step."""
-
-    push: Push
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """The update kept for this step is not needed any more."""
-
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Decode the version just received into the replica."""
-
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class Subscribe:
-    """Listen to broadcasts on this port of the master's host."""
-
-    port: int
-
-
-Action = SendToMaster | SendUpdate | Forget | Load | Subscribe
-
-
 class WorkerState:
     """State of one worker on one partition of one epoch.
 
@@ -102,6 +71,10 @@ class WorkerState:
         being computed.
     have : int, default=-1
         Version that the replica holds from an earlier partition, -1 for none.
+    in_place : bool, default=False
+        The worker trains in place: it hears no broadcasts and asks for what it needs.
+    keep_bits : int, default=0
+        How exact it wants the answers, see `Pull`.
     now : float
         Clock reading, in seconds.
     """
@@ -116,10 +89,14 @@ class WorkerState:
         worker: str,
         max_in_flight: int = 2,
         have: int = -1,
+        in_place: bool = False,
+        keep_bits: int = 0,
         now: float = 0.0,
     ) -> None:
         self.hello = Hello(run, epoch, partition, attempt, worker)
         self.max_in_flight = max_in_flight
+        self.in_place = in_place
+        self.parts = Parts(keep_bits)
         self.phase = Phase.JOINING
         self.reason = ""
         self.session = 0
@@ -185,6 +162,11 @@ class WorkerState:
         return self.clock - 1, read
 
     @property
+    def asking(self) -> bool:
+        """Whether an answer about the whole model is to come."""
+        return self._pulled_at is not None
+
+    @property
     def base(self) -> int:
         """The version that the worker's model holds."""
         return self._model_version
@@ -194,6 +176,16 @@ class WorkerState:
         if self.phase is not Phase.ACTIVE or self._pulled_at is not None:
             return []
         return [] if self._ahead_of_limit() or self._fresh_enough() else self._pull(now)
+
+    def ask(self, part: int, now: float) -> list[Action]:
+        """Ask for the newest values of a part; nothing while that is under way already."""
+        if self.phase is not Phase.ACTIVE:
+            return []
+        if part == 0:
+            return self._pull(now) if self._pulled_at is None else []
+        if self.parts.pending(part):
+            return []
+        return [SendPull(self.parts.ask(part, self.session, self.version, now))]
 
     def finish(self, steps: int, now: float) -> list[Action]:
         """Say that all `steps` of the partition are settled."""
@@ -268,6 +260,8 @@ class WorkerState:
             actions.append(SendToMaster(replace(self._finishing, session=self.session)))
         if self._pulled_at is not None and now - self._pulled_at >= max(PULL_RETRY_S, beat_s):
             actions += self._pull(now)
+        for part in self.parts.overdue(now, max(PULL_RETRY_S, beat_s)):
+            actions.append(SendPull(self.parts.ask(part, self.session, self.version, now)))
         return actions
 
     # ---- inside ---------------------------------------------------------------------
@@ -283,19 +277,27 @@ class WorkerState:
     def _welcome(self, message: Welcome, now: float) -> list[Action]:
         if message.session <= self.session:
             return []  # of two answers to a repeated hello the master knows only the later
+        if message.clock < self._answered_clock:
+            # It answers a hello from before the clock was known, and would hold this
+            # worker to a limit that it is beyond already.
+            self.phase = Phase.JOINING
+            return self._say_hello(now)
         first = self.session == 0
         self.session = message.session
         self.phase = Phase.ACTIVE
         self.lease_s = message.lease_s
         self.clock = max(self.clock, message.clock)
+        self._answered_clock = max(self._answered_clock, message.clock)
         self._limit, self._lazy_slack = message.limit, message.lazy_slack
         self._beat_at = now
         self.next_settled = message.next
         self.ahead = frozenset(message.ahead)
         if message.complete:
             return self._completed(asked=first)
-        actions: list[Action] = [Subscribe(message.publish_port)] if first else []
-        actions += self._pull(now)
+        hears = first and not self.in_place
+        actions: list[Action] = [Subscribe(message.publish_port)] if hears else []
+        if first or not self.in_place:
+            actions += self._pull(now)
         for step, push in list(self.unacknowledged.items()):
             self._sent_at[step] = now
             actions.append(SendUpdate(self._stamped(push)))
@@ -317,7 +319,7 @@ class WorkerState:
         if message.outcome in ("requeue", "rejected"):  # the next on this model would be, too
             self.need = max(self.need, message.version)
             actions += self.want(now)
-        elif self.max_in_flight == 1:
+        elif self.max_in_flight == 1 and not self.in_place:
             self.need = max(self.need, message.published)
         return actions
 
@@ -338,6 +340,9 @@ class WorkerState:
     def _version(self, message: Version, now: float) -> list[Action]:
         if message.run != self.hello.run or message.version < self.version:
             return []
+        if message.part:
+            new = self.parts.answered(message, self.version)
+            return [Load(message.version, message.part)] if new else []
         actions: list[Action] = []
         if message.version == self.version:
             self._version_clock = max(self._version_clock, message.clock)
@@ -353,7 +358,9 @@ class WorkerState:
 
     def _pull(self, now: float) -> list[Action]:
         self._pulled_at = now
-        return [SendToMaster(Pull(self.session, self.version, self.need))]
+        want = NEWEST if self.in_place else self.need
+        keep_bits = self.parts.keep_bits if self.version >= 0 else 0
+        return [SendToMaster(Pull(self.session, self.version, want, 0, keep_bits))]
 
     def _ahead_of_limit(self) -> bool:
         return self._limit is not None and self.clock > self._limit

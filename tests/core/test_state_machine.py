@@ -1,0 +1,171 @@
+"""Whatever the network and the processes do: once each, within the bound, to the end."""
+
+from __future__ import annotations
+
+import itertools
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.core.link import LEASE_S, Link, Worker
+from zmqdist.core.pacing import Pacing
+from zmqdist.core.staleness import (
+    REQUEUE,
+    Asynchronous,
+    BoundedStaleness,
+    Decision,
+    Policy,
+    SoftSync,
+    StaleSynchronous,
+)
+
+
+class GatedRequeue(StaleSynchronous):
+    """Gates and requeues: a policy may do both."""
+
+    def decide(self, tau: int) -> Decision:
+        return super().decide(tau) if tau <= self.slack else REQUEUE
+
+
+POLICIES: list[Policy] = [
+    Asynchronous(),
+    *(BoundedStaleness(n, how) for n in (0, 2) for how in ("reject", "requeue", "scale")),
+    *(StaleSynchronous(n, how) for n in (0, 2) for how in ("eager", "lazy")),
+    GatedRequeue(1),
+    SoftSync(1, timeout_s=3.0),
+    SoftSync(2, timeout_s=3.0),
+]
+PACES = {"each": lambda: Pacing(every=1), "third": lambda: Pacing(every=3), "adaptive": Pacing}
+anything = st.integers(0, 10_000)
+
+
+class Cluster(RuleBasedStateMachine):
+    """Faults, in any order, on a `Link`; at the end it is healed and has to finish."""
+
+    policy: Policy
+    link: Link = None  # type: ignore[assignment]  # until `open`
+
+    @initialize(
+        max_in_flight=st.integers(1, 3), pace=st.sampled_from(sorted(PACES)), size=st.integers(2, 3)
+    )
+    def open(self, max_in_flight: int, pace: str, size: int) -> None:
+        self.link = Link(
+            self.policy, partitions=size, max_in_flight=max_in_flight, pacing=PACES[pace]()
+        )
+
+    def _worker(self, number: int) -> Worker | None:
+        here = [worker for worker in self.link.workers if worker.alive]
+        return here[number % len(here)] if here else None
+
+    # ---- what goes well ---------------------------------------------------------------------
+
+    @rule(count=st.integers(1, 12), order=st.randoms(use_true_random=False))
+    def run(self, count: int, order: Random) -> None:
+        """Everybody gets on, in some order."""
+        for _ in range(count):
+            worker = self._worker(order.randrange(1000))
+            if worker is not None and not worker.move():
+                self.link.deliver_all()
+
+    @rule(number=anything)
+    def move(self, number: int) -> None:
+        if (worker := self._worker(number)) is not None:
+            worker.move()
+
+    @rule(seconds=st.sampled_from([0.1, 1.1, LEASE_S / 4]))
+    def pass_time(self, seconds: float) -> None:
+        self.link.pass_time(seconds)
+
+    # ---- what the network does -----------------------------------------------------------------
+
+    @rule(number=anything)
+    def deliver(self, number: int) -> None:
+        """Deliver one letter, perhaps before older ones."""
+        if self.link.letters:
+            self.link.deliver(number % len(self.link.letters))
+
+    @rule(number=anything)
+    def drop(self, number: int) -> None:
+        if self.link.letters:
+            del self.link.letters[number % len(self.link.letters)]
+
+    @rule()
+    def drop_all(self) -> None:
+        self.link.letters.clear()
+
+    @rule(number=anything)
+    def duplicate(self, number: int) -> None:
+        if self.link.letters:
+            self.link.letters.append(self.link.letters[number % len(self.link.letters)])
+
+    # ---- what happens to processes -------------------------------------------------------------
+
+    @rule(number=anything)
+    def kill_and_retry(self, number: int) -> None:
+        worker = self._worker(number)
+        if worker is not None and worker.epoch == self.link.epoch and len(self.link.workers) < 12:
+            self.link.kill(worker)
+            self.link.attempt(worker.partition)
+
+    @rule(partition=st.integers(0, 1))
+    def speculate(self, partition: int) -> None:
+        if len(self.link.workers) < 12:
+            self.link.attempt(partition)
+
+    @rule(number=anything)
+    def suspend_or_wake(self, number: int) -> None:
+        if (worker := self._worker(number)) is not None:
+            worker.awake = not worker.awake
+
+    @rule()
+    def lease_passes(self) -> None:
+        """Those that sleep now come back as zombies; the others beat all the time."""
+        for _ in range(6):
+            self.link.pass_time(LEASE_S / 4)
+            self.link.deliver_all()
+
+    @rule()
+    def next_epoch(self) -> None:
+        """Close the epoch, late messages and all, and open another."""
+        if self.link.epoch < 3:
+            self.link.end()
+            self.link.begin()
+
+    # ---- what holds ----------------------------------------------------------------------------
+
+    @invariant()
+    def books(self) -> None:
+        if self.link is not None:
+            self.link.check()
+
+    def teardown(self) -> None:
+        if self.link is not None:
+            self.link.run()
+            self.link.check()
+            self.link.check_complete()
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+def test_cluster(policy: Policy) -> None:
+    machine = type("Cluster", (Cluster,), {"policy": policy})
+    case = machine.TestCase
+    case.settings = settings(
+        max_examples=60,
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    case("runTest").runTest()
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+@pytest.mark.parametrize(("pace", "max_in_flight"), [*itertools.product(PACES, (1, 2, 3))])
+def test_without_faults(policy: Policy, pace: str, max_in_flight: int) -> None:
+    link = Link(policy, pacing=PACES[pace](), max_in_flight=max_in_flight)
+    link.run()
+    link.check()
+    link.check_complete()
+    assert link.master.totals.duplicates == link.master.totals.evicted == 0

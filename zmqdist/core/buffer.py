@@ -1,0 +1,39 @@
+"""The buffer of a policy that merges several updates into one version."""
+
+from __future__ import annotations
+
+from zmqdist.core.actions import Apply, Flush
+from zmqdist.core.staleness import Policy
+
+
+class Buffer:
+    """Updates that are settled in the ledger and wait to be merged.
+
+    Parameters
+    ----------
+    policy : Policy
+        Says how many make a flush, and how long the oldest may wait.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._since: float | None = None
+        self._waiting: list[Apply] = []
+
+    def add(self, action: Apply, now: float) -> None:
+        """Take in one more update."""
+        self._since = now if self._since is None else self._since
+        self._waiting.append(action)
+
+    def flush(self, workers: int, now: float | None = None) -> list[Flush]:
+        """Empty the buffer if there are enough for so many workers, or time is up."""
+        after_s = self._policy.flush_after_s
+        waited_s = now - self._since if now is not None and self._since is not None else 0.0
+        late = after_s is not None and waited_s >= after_s
+        if not self._waiting or not (late or len(self._waiting) >= self._size(workers)):
+            return []
+        waiting, self._waiting, self._since = self._waiting, [], None
+        return [Flush(tuple(waiting))]
+
+    def _size(self, workers: int) -> int:
+        return max(1, self._policy.flush_size(workers))

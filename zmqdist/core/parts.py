@@ -1,0 +1,53 @@
+"""Which parts of the model a worker holds, and which it has asked for.
+
+Part 0 is the whole model. A worker that trains in place may name further parts (the
+rows that change most) and ask for these more often; each part has a version of its own.
+"""
+
+from __future__ import annotations
+
+from zmqdist.core.messages import Pull, Version
+
+NEWEST = 2**62
+"""As `Pull.want`: the newest version, published for the purpose if need be."""
+
+
+class Parts:
+    """Versions of the parts beyond 0, and at most one question about each under way.
+
+    Parameters
+    ----------
+    keep_bits : int
+        How exact answers have to be, see `Pull`.
+    """
+
+    def __init__(self, keep_bits: int = 0) -> None:
+        self.keep_bits = keep_bits
+        self._held: dict[int, int] = {}
+        self._asked_at: dict[int, float] = {}
+
+    def held(self, part: int, whole: int) -> int:
+        """Return the version of a part; at least `whole`, that of the whole model."""
+        return max(self._held.get(part, -1), whole)
+
+    def pending(self, part: int) -> bool:
+        """Whether the part is asked for."""
+        return part in self._asked_at
+
+    def ask(self, part: int, session: int, whole: int, now: float) -> Pull:
+        """Return the question for the newest values of a part."""
+        self._asked_at[part] = now
+        return Pull(session, self.held(part, whole), NEWEST, part, self.keep_bits)
+
+    def overdue(self, now: float, patience_s: float) -> list[int]:
+        """Return the parts whose answer should have come."""
+        return [part for part, asked in self._asked_at.items() if now - asked >= patience_s]
+
+    def answered(self, message: Version, whole: int) -> bool:
+        """Take in an answer; whether its values are to be loaded."""
+        held = self.held(message.part, whole)
+        if message.base > held or message.version < held:
+            return False
+        self._asked_at.pop(message.part, None)
+        self._held[message.part] = message.version
+        return True

@@ -1,0 +1,123 @@
+"""What the master counts and keeps for its reports, within the size of a frame."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from zmqdist.core.actions import Apply
+from zmqdist.core.messages import Report
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counters since the run began; all only grow."""
+
+    applied: int = 0
+    rejected: int = 0
+    requeued: int = 0
+    duplicates: int = 0
+    skipped: int = 0
+    failed: int = 0
+    refused: int = 0
+    examples: int = 0
+    sessions: int = 0
+    evicted: int = 0
+    rejected_tau: int = 0
+    bytes_received: int = 0
+    bytes_received_decoded: int = 0
+    bytes_published: int = 0
+    bytes_published_decoded: int = 0
+    publications: int = 0
+    pulls: int = 0
+
+
+@dataclass(slots=True)
+class Epoch:
+    """What the master keeps of an epoch besides its standings.
+
+    `missing` are the partitions that were not complete when the epoch was closed.
+    """
+
+    worker_key: str
+    last_seen: float
+    missing: list[int] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    fatal: dict[str, Any] | None = None
+
+    def keep(self, failed: dict[str, Any]) -> None:
+        """Keep a failure for the report, unless it has plenty."""
+        if len(self.failures) < MAX_FAILURES:
+            self.failures.append(failed)
+
+
+MAX_FAILURES = 5
+"""Failures kept for a report; later ones are only counted."""
+
+MAX_METRICS = 1_000
+"""Metrics kept, by name; later names are ignored."""
+
+
+def add_metrics(sums: dict[str, list[float]], metrics: dict[str, float]) -> None:
+    """Add an update's metrics to the sums {name: [sum, count]}, which stay finite."""
+    for name, value in metrics.items():
+        total, count = sums.get(name, (0.0, 0))
+        if math.isfinite(total + value) and (name in sums or len(sums) < MAX_METRICS):
+            sums[name] = [total + value, count + 1]
+
+
+MAX_TEXT = 4_000
+"""Characters kept of an error or traceback: reports must fit into one frame."""
+
+
+def shortened(text: str) -> str:
+    """Return a text with its middle left out if it is too long."""
+    half = MAX_TEXT // 2
+    return text if len(text) <= MAX_TEXT else f"{text[:half]}\n[...]\n{text[-half:]}"
+
+
+def failure(
+    what: str, error: str, partition: int = -1, step: int = -1, traceback: str = ""
+) -> dict[str, Any]:
+    """Return a failure as it stands in a `Report`; -1 where it has no one place."""
+    return {
+        "what": what[:100],
+        "partition": partition,
+        "step": step,
+        "error": shortened(error),
+        "traceback": shortened(traceback),
+    }
+
+
+class Counts:
+    """Counters of a run, and the report made of them."""
+
+    def __init__(self) -> None:
+        self.totals = Totals()
+        self.staleness: Counter[int] = Counter()
+        self.metrics: dict[str, list[float]] = {}
+
+    def applied(self, action: Apply) -> None:
+        """Count an update that is in the model."""
+        self.totals.applied += 1
+        self.totals.examples += action.push.examples
+        self.staleness[action.tau] += 1
+        add_metrics(self.metrics, action.push.metrics)
+
+    def report(
+        self, epoch: Epoch, missing: list[int], *, version: int, published: int, workers: int
+    ) -> Report:
+        """Return the report on an epoch."""
+        return Report(
+            version=version,
+            published=published,
+            workers=workers,
+            missing=missing,
+            totals={name: getattr(self.totals, name) for name in Totals.__slots__},
+            staleness=[[tau, count] for tau, count in sorted(self.staleness.items())],
+            metrics=self.metrics,
+            failures=epoch.failures,
+            fatal=epoch.fatal,
+        )

@@ -1,0 +1,53 @@
+"""The actions that `WorkerState` asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zmqdist.core.messages import Message, Pull, Push
+
+
+@dataclass(frozen=True, slots=True)
+class SendToMaster:
+    """Send a message without arrays."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class SendUpdate:
+    """Send this push with the encoded update kept for its step."""
+
+    push: Push
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The update kept for this step is not needed any more."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Decode the version just received; `part` says which part of the model it is."""
+
+    version: int
+    part: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Listen to broadcasts on this port of the master's host."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendPull:
+    """Send this question with the rows that its part names."""
+
+    pull: Pull
+
+
+Action = SendToMaster | SendUpdate | Forget | Load | Subscribe | SendPull
