@@ -9,12 +9,13 @@ README = Path(__file__).parent / "README.md"
 SPARK = ["pyspark>=3.5"]
 GENSIM = ["gensim>=4.3"]
 PROGRESS = ["tqdm>=4.60"]
+PLOT = ["matplotlib>=3.6"]
 
 setup(
     name="zmqdist",
     version="0.1.0",
     description="Asynchronous SGD of any Python model on Spark, over ZeroMQ",
-    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description=README.read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
@@ -37,10 +38,12 @@ setup(
         "spark": SPARK,
         "gensim": GENSIM,
         "progress": PROGRESS,
+        "plot": PLOT,
         "test": [
             *SPARK,
             *GENSIM,
             *PROGRESS,
+            *PLOT,
             "hypothesis",
             "pytest>=8",
             "pytest-cov",

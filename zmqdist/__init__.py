@@ -4,7 +4,8 @@
 ...     result = dd.train(rdd, gradient, descent)
 """
 
-from zmqdist.api import DeepDist, ZmqDist
+from zmqdist.api import ZmqDist
+from zmqdist.deepdist import DeepDist
 from zmqdist.errors import ZmqdistError
 from zmqdist.models.delta import delta
 from zmqdist.models.update import Update

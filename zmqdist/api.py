@@ -1,20 +1,22 @@
-"""`ZmqDist` and `DeepDist`: start a master, train, get the model."""
+"""`ZmqDist`: start a master, train, get the model."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from zmqdist.core.staleness import BoundedStaleness, Policy, default_policy
+from zmqdist.core.staleness import Policy, default_policy
 from zmqdist.engines import engine_for, spark_driver_host
 from zmqdist.errors import ConfigError
 from zmqdist.master import Descent, Master, MasterOptions
+from zmqdist.merge import Merge
 from zmqdist.models.base import parameters_of
-from zmqdist.net.address import WILDCARDS, choose_hosts, is_loopback, parse_address
+from zmqdist.models.tiers import Tiers
+from zmqdist.net.address import choose_hosts, is_loopback, parse_address
 from zmqdist.net.security import (
     ClientKeys,
     KeyPair,
@@ -22,12 +24,10 @@ from zmqdist.net.security import (
     default_key_file,
     read_client_keys,
 )
+from zmqdist.options import Callback, TrainOptions
 from zmqdist.result import TrainResult
-from zmqdist.training import Callback, Training, TrainOptions
-from zmqdist.wire.codec import CODECS
-from zmqdist.worker import Gradient
-
-log = logging.getLogger(__name__)
+from zmqdist.task import Gradient
+from zmqdist.training import Training
 
 
 class ZmqDist:
@@ -42,6 +42,11 @@ class ZmqDist:
         From `zmqdist.staleness`: which updates are applied. The default applies each
         as it was computed unless it is more than 64 versions old, and has those
         computed again.
+    merge : Merge, optional
+        From `zmqdist.merge`. With `SoftSync`: how the updates of a flush become one,
+        default `Mean`. Otherwise only `RowTrustRegion(cap)`, which then weighs each update
+        as it arrives, row by row, against what other workers did meanwhile
+        (`zmqdist.damping`). Default: updates are applied as they are.
     codec : {"auto", "raw", "lz4", "zstd"}, default="auto"
         How arrays are compressed, loss-free. ``"auto"`` chooses for each array.
     host : str, optional
@@ -93,6 +98,7 @@ class ZmqDist:
         model: Any,
         *,
         staleness: Policy | None = None,
+        merge: Merge | None = None,
         codec: str = "auto",
         host: str | None = None,
         port: int = 0,
@@ -108,35 +114,29 @@ class ZmqDist:
     ) -> None:
         if security not in ("curve", "none"):
             raise ConfigError(f"security is {security!r}; expected 'curve' or 'none'")
-        if codec not in CODECS:
-            raise ConfigError(f"codec is {codec!r}; expected one of {', '.join(CODECS)}")
-        if staleness is not None and not isinstance(staleness, Policy):
-            raise ConfigError(
-                f"staleness is a {type(staleness).__name__}; expected a policy of "
-                "zmqdist.staleness, such as BoundedStaleness(8)"
-            )
         if keys is not None and master is None:
             raise ConfigError(
                 "keys= is the key file for master=; a master started here makes its own"
             )
-        for name, number in (("port", port), ("publish_port", publish_port)):
-            if not 0 <= number < 65536:
-                raise ConfigError(f"{name} is {number!r}; expected 0 to 65535")
-        if max_in_flight < 1:
-            raise ConfigError(f"max_in_flight is {max_in_flight!r}; expected at least 1")
-        if not lease_s > 0:
-            raise ConfigError(f"lease_s is {lease_s!r}; expected seconds > 0")
+        if not isinstance(max_in_flight, int) or max_in_flight < 1:
+            raise ConfigError(f"max_in_flight is {max_in_flight!r}; expected an integer >= 1")
+        self._options = MasterOptions(
+            port=port,
+            publish_port=publish_port,
+            policy=default_policy() if staleness is None else staleness,
+            merge=merge,
+            codec=codec,
+            lease_s=lease_s,
+            publish_every=publish_every,
+            publish_interval_s=publish_interval_s,
+        )
         self._parameters = parameters_of(model)
         self._model = model
-        self._host, self._port, self._publish_port = host, port, publish_port
+        self._host = host
         self._security = security
         self._remote = master
         self._key_file = keys
-        self._policy = staleness or default_policy()
-        self._codec = codec
-        self._publish_every, self._publish_interval_s = publish_every, publish_interval_s
         self._max_in_flight = max_in_flight
-        self._lease_s = lease_s
         self._progress = progress
         self._master: Master | None = None
         self._address = ""
@@ -163,18 +163,7 @@ class ZmqDist:
         bind_host, advertised = choose_hosts(self._host, spark_driver_host())
         self._master = Master(
             self._model,
-            MasterOptions(
-                bind_host=bind_host,
-                advertise_host=advertised,
-                port=self._port,
-                publish_port=self._publish_port,
-                keys=keys,
-                policy=self._policy,
-                codec=self._codec,
-                lease_s=self._lease_s,
-                publish_every=self._publish_every,
-                publish_interval_s=self._publish_interval_s,
-            ),
+            replace(self._options, bind_host=bind_host, advertise_host=advertised, keys=keys),
         )
         self._address = self._master.address
         self._master.start()
@@ -227,6 +216,7 @@ class ZmqDist:
         *,
         epochs: int = 1,
         batch_size: int | None = None,
+        tiers: Tiers | None = None,
         callbacks: Sequence[Callback] = (),
         max_updates: int | None = None,
         timeout_s: float | None = None,
@@ -254,6 +244,11 @@ class ZmqDist:
         batch_size : int, optional
             Items per update. A task that is tried again then skips what is settled
             without computing it.
+        tiers : Tiers, optional
+            For a gradient that trains `model` in place and yields after each chunk: how
+            often which rows are exchanged. Nothing is refreshed at a yield then; what
+            others learned is added underneath the worker's own progress. The yielded
+            value may be an `Update` with extra entries, examples and metrics, or None.
         callbacks : sequence of callable (stats: dict)
             Called about each second with what `stats` returns.
         max_updates : int, optional
@@ -289,14 +284,20 @@ class ZmqDist:
             gradient=gradient,
             epochs=epochs,
             batch_size=batch_size,
+            tiers=tiers if tiers is not None else getattr(gradient, "tiers", None),
             callbacks=tuple(callbacks),
             max_updates=max_updates,
             timeout_s=timeout_s,
             max_in_flight=self._max_in_flight,
-            codec=self._codec,
+            codec=self._options.codec,
             progress=self._progress,
             where=self._whereabouts(),
         )
+        if options.tiers is not None and self._remote is None and self._options.policy.buffers:
+            raise ConfigError(
+                f"tiers= needs a policy without a buffer, got {self._options.policy!r}; use "
+                "staleness=Asynchronous()"
+            )
         if not self._training.acquire(blocking=False):
             raise ConfigError("train() is running already on this ZmqDist; use one for each")
         try:
@@ -342,57 +343,3 @@ class ZmqDist:
                 f"the master listens on {host} only, but Spark's driver is {spark_host}: create "
                 "the SparkSession before ZmqDist, or pass host="
             )
-
-
-class DeepDist(ZmqDist):
-    """`ZmqDist` under the signature of DeepDist (2014), for programs that exist.
-
-    Parameters
-    ----------
-    model : object
-        As for `ZmqDist`.
-    master : str, default="127.0.0.1:5000"
-        ``host:port`` that this process binds and tells its workers.
-    min_updates : int, default=0
-        Publish a new model only after so many updates.
-    max_updates : int, default=4096
-        Largest staleness of an applied update; a staler one is computed again.
-
-    Notes
-    -----
-    DeepDist alternated between serving models and receiving updates, and the two
-    counts bounded the phases. zmqdist does both at all times; what is left of the
-    counts is how often a model goes out and how old the model of an update may be. A
-    `max_updates` below `min_updates` had a meaning there and has none here.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        master: str = "127.0.0.1:5000",
-        min_updates: int = 0,
-        max_updates: int = 4096,
-    ) -> None:
-        host, port = _host_and_port(master)
-        if min_updates or max_updates != 4096:
-            log.warning(
-                "DeepDist(min_updates=%s, max_updates=%s): there are no serving and receiving "
-                "phases any more; publishing each %s updates, applying updates up to %s versions "
-                "old",
-                min_updates,
-                max_updates,
-                max(1, min_updates),
-                max_updates,
-            )
-        super().__init__(
-            model,
-            host=host,
-            port=port,
-            publish_every=min_updates if min_updates > 1 else None,
-            staleness=BoundedStaleness(max(max_updates, min_updates), on_stale="requeue"),
-        )
-
-
-def _host_and_port(master: str) -> tuple[str, int]:
-    host, port = parse_address(master if ":" in master else f"{master}:5000")
-    return ("0.0.0.0" if host in WILDCARDS else host), port  # noqa: S104 - the user's own word

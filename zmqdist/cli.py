@@ -136,6 +136,8 @@ def _serve(options: argparse.Namespace) -> int:
             log.info("made new keys in %s", path)
         keys = read_master_keys(path)
     bind_host, advertised = choose_hosts(options.host, None)
+    if options.save is not None and not os.access(options.save.absolute().parent, os.W_OK):
+        raise ConfigError(f"--save {options.save}: its folder is not there or cannot be written")
     model = factory()
     master = Master(
         model,

@@ -14,20 +14,24 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from numpy.typing import NDArray
+
 from zmqdist.core.messages import Push
-from zmqdist.core.worker_state import (
+from zmqdist.core.report import shortened
+from zmqdist.core.worker_actions import (
     Action,
     Forget,
     Load,
-    Phase,
+    SendPull,
     SendToMaster,
     SendUpdate,
     Subscribe,
-    WorkerState,
 )
+from zmqdist.core.worker_state import Phase, WorkerState
 from zmqdist.errors import MasterLost, MasterUnreachable, RemoteProtocolError, Stopped
 from zmqdist.models.base import Parameters, Schema
 from zmqdist.models.snapshot import Replica
+from zmqdist.models.tiers import Tiers
 from zmqdist.net.security import ClientKeys
 from zmqdist.net.transport import ClientSockets
 from zmqdist.wire.frames import Received, pack, unpack
@@ -35,6 +39,8 @@ from zmqdist.wire.tree import Encoded, encode_tree
 
 POLL_S = 0.2
 """Longest sleep of the socket thread, in seconds."""
+
+_Answer = tuple[int, Any, frozenset[int]]  # version, values, steps that they newly hold
 
 GOODBYE_S = 2.0
 """How long a failing worker waits for its report to be taken, in seconds."""
@@ -60,6 +66,9 @@ class Assignment:
         See `zmqdist.core.worker_state.WorkerState`.
     batch_size : int or None
         Items per update; None leaves it to the gradient.
+    tiers : Tiers or None
+        How a gradient that trains in place exchanges rows; None for one that returns
+        updates.
     connect_s : float
         Deadline of the handshake, in seconds.
     where : str
@@ -74,6 +83,7 @@ class Assignment:
     codec: str = "auto"
     max_in_flight: int = 2
     batch_size: int | None = None
+    tiers: Tiers | None = None
     connect_s: float = 10.0
     where: str = ""
 
@@ -97,7 +107,11 @@ class Connection:
 
     def __init__(self, assignment: Assignment, partition: int, attempt: int, worker: str) -> None:
         self.assignment = assignment
+        self._in_place = assignment.tiers is not None
         self._replica = _borrow_replica(assignment.run, assignment.schema)
+        self._parts: dict[int, Encoded] = {}
+        self._answers, self._answered = list[_Answer](), set[int]()
+        self._training = False
         self._condition = threading.Condition()
         self._encoded: dict[int, Encoded] = {}
         self._outbox: list[Action] = []
@@ -111,6 +125,8 @@ class Connection:
             worker=worker,
             max_in_flight=assignment.max_in_flight,
             have=self._replica.version,
+            in_place=self._in_place,
+            keep_bits=(assignment.tiers and assignment.tiers.read_bits) or 0,
             now=time.monotonic(),
         )
         self._sockets = ClientSockets(assignment.address, assignment.keys)
@@ -165,6 +181,61 @@ class Connection:
             self._wait_for(lambda: self._state.version >= 0)
             self._read_into(parameters)
 
+    def begin_in_place(self, parameters: Parameters) -> dict[str, NDArray[Any]]:
+        """Wait for the newest model and load it; return the arrays of this worker's copy.
+
+        From here on the copy belongs to the caller, and answers go to `answers`. It
+        holds what the worker knows of the master's model when `end_in_place` is called,
+        so that the next partition asks for what changed only.
+        """
+        with self._condition:
+            self._wait_for(lambda: self._state.version >= 0 and not self._state.asking)
+            self._read_into(parameters)
+            self._training, self._replica.version = True, -1
+            return self._replica.arrays
+
+    def end_in_place(self) -> None:
+        """Give the copy back: it holds the version that `held` says of the whole model."""
+        with self._condition:
+            for answer in self._answers:  # came after the last look
+                self._replica.load(*answer[:2])
+            self._replica.version = self._state.version
+
+    def start_in_place(self) -> int:
+        """Wait until a step may start that goes on with the model at hand; return its clock."""
+        with self._condition:
+            while not self._state.may_start():
+                self._post(self._state.want(time.monotonic()))
+                self._wait(None)
+            return self._state.start()[0]
+
+    def ask(self, part: int, rows: dict[str, Any] | None = None) -> None:
+        """Ask for the newest values of a part (0: all); its rows count the first time."""
+        with self._condition:
+            self._raise_if_over()
+            if part and part not in self._parts:
+                self._parts[part] = encode_tree(rows)
+            self._post(self._state.ask(part, time.monotonic()))
+
+    def wait_for_answer(self, part: int) -> None:
+        """Wait until no answer about this part is under way."""
+        with self._condition:
+            self._wait_for(lambda: not self._state.parts.pending(part))
+
+    def answers(self) -> list[_Answer]:
+        """Return what came since the last call.
+
+        The master answers in order: what it acknowledged before is in, the rest is not.
+        """
+        with self._condition:
+            self._raise_if_over()
+            answers, self._answers = self._answers, []
+            return answers
+
+    def held(self, part: int) -> int:
+        """Return the version of a part that the model has been given."""
+        return self._state.parts.held(part, self._state.version)
+
     def push(self, push: Push, update: Any) -> None:
         """Send the update of a started step; None only settles the step."""
         encoded = None if push.empty else encode_tree(update, self.assignment.codec)
@@ -188,7 +259,7 @@ class Connection:
     def in_flight(self) -> frozenset[int]:
         """Return the steps that may still come back as requeued."""
         with self._condition:
-            return frozenset(self._state.unacknowledged) | frozenset(self._state.requeued)
+            return frozenset([*self._state.unacknowledged, *self._state.requeued])
 
     def finish(self, steps: int) -> bool:
         """Say that the partition ended; return whether the ledger agrees."""
@@ -203,7 +274,7 @@ class Connection:
         with self._condition:
             if self._state.phase is Phase.ACTIVE:
                 heard = self._state.last_heard
-                self._post(self._state.fail(step, what, error, traceback))
+                self._post(self._state.fail(step, what, shortened(error), shortened(traceback)))
                 until = time.monotonic() + GOODBYE_S
                 while self._state.last_heard == heard and time.monotonic() < until:
                     self._condition.wait(POLL_S)
@@ -283,9 +354,17 @@ class Connection:
                     self._sockets.send(pack(action.push, encoded))
                 case Forget():
                     self._encoded.pop(action.step, None)
+                    if action.step not in self._state.requeued:
+                        self._answered.add(action.step)
+                case SendPull():
+                    self._sockets.send(pack(action.pull, self._parts[action.pull.part]))
                 case Load() if received is not None:
                     tree = received.decode(self._replica.max_bytes)
-                    self._replica.load(action.version, tree)
+                    if self._training:
+                        held, self._answered = frozenset(self._answered), set()
+                        self._answers.append((action.version, tree, held))
+                    else:
+                        self._replica.load(action.version, tree)
                 case Subscribe():
                     self._sockets.subscribe(action.port, self.assignment.run.encode())
 

@@ -16,6 +16,10 @@ from zmqdist.wire.frames import Received, pack, unpack
 Answer = TypeVar("Answer", bound=Message)
 
 
+ASK_AGAIN_S = 2.0
+"""After how long without an answer a question is repeated, in seconds."""
+
+
 class Driver:
     """One connection of a driver to a master, in this process or elsewhere.
 
@@ -35,24 +39,27 @@ class Driver:
         self.address = address
         self._sockets = ClientSockets(address, keys)
         self._answer_s = connect_s
+        self._run = ""
         self._answered = False
+        self._lost: MasterLost | MasterUnreachable | None = None
 
     def begin(self, partitions: int, worker_key: str) -> Begun:
         """Open an epoch over so many partitions for workers that hold `worker_key`."""
         begun = self._ask(Begin(partitions, worker_key), Begun).message
         assert isinstance(begun, Begun)  # noqa: S101 - _ask has checked; tells the type checker
         self._answer_s = max(self._answer_s, begun.lease_s)
+        self._run = begun.run
         return begun
 
     def status(self, epoch: int) -> Report:
         """Return how an epoch stands; this also tells the master that the driver lives."""
-        report = self._ask(Status(epoch), Report).message
+        report = self._ask(Status(self._run, epoch), Report).message
         assert isinstance(report, Report)  # noqa: S101 - as above
         return report
 
     def end(self, epoch: int, reason: str = "") -> Report:
         """Close an epoch and return how it stood: late updates of it are refused."""
-        report = self._ask(End(epoch, reason), Report).message
+        report = self._ask(End(self._run, epoch, reason), Report).message
         assert isinstance(report, Report)  # noqa: S101 - as above
         return report
 
@@ -70,10 +77,19 @@ class Driver:
         self._sockets.close()
 
     def _ask(self, message: Message, expected: type[Answer]) -> Received:
-        self._sockets.send(pack(message))
-        until = time.monotonic() + self._answer_s
-        while (left_s := until - time.monotonic()) > 0:
-            self._sockets.wait(left_s)
+        if self._lost is not None:
+            raise self._lost
+        while self._sockets.receive() is not None:
+            pass  # second answers to what was asked twice
+        now = time.monotonic()
+        until, again = now + self._answer_s, now
+        while now < until:
+            if now >= again:
+                self._sockets.send(pack(message))
+                # A broken connection loses messages; a second epoch is not asked for.
+                again = until if isinstance(message, Begin) else now + ASK_AGAIN_S
+            self._sockets.wait(min(until, again) - now)
+            now = time.monotonic()
             frames = self._sockets.receive()
             if frames is None:
                 continue
@@ -83,12 +99,16 @@ class Driver:
                 raise RemoteProtocolError(f"the master refused: {received.message.reason}")
             if isinstance(received.message, expected):
                 return received
+        self._lost = self._silence()
+        raise self._lost
+
+    def _silence(self) -> MasterLost | MasterUnreachable:
         if self._answered:
-            raise MasterLost(
+            return MasterLost(
                 f"the master at {self.address} has not answered for {self._answer_s:.0f} s: it "
                 "ended or hangs. If descent() takes that long, raise lease_s="
             )
-        raise MasterUnreachable(
+        return MasterUnreachable(
             f"no answer from the master at {self.address} within {self._answer_s:.0f} s: "
             f"{self._sockets.stage()}. Check that zmqdist-master runs there, that master= names "
             "its --host and --port, and that keys= is its key file"

@@ -5,6 +5,7 @@ from zmqdist.core.staleness import (
     BoundedStaleness,
     Decision,
     Policy,
+    SoftSync,
     StaleSynchronous,
     Verdict,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "BoundedStaleness",
     "Decision",
     "Policy",
+    "SoftSync",
     "StaleSynchronous",
     "Verdict",
 ]

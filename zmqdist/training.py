@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from zmqdist import errors
@@ -19,6 +19,7 @@ from zmqdist.errors import (
     DescentError,
     GradientError,
     MasterLost,
+    ModelError,
     TrainError,
     TrainTimeout,
     UpdateError,
@@ -27,14 +28,14 @@ from zmqdist.errors import (
 from zmqdist.master import Master
 from zmqdist.models.base import Parameters
 from zmqdist.models.structure import dump_structure
+from zmqdist.net.address import WILDCARDS, endpoint, parse_address
 from zmqdist.net.security import ClientKeys, KeyPair
+from zmqdist.options import TrainOptions
 from zmqdist.result import TrainResult
+from zmqdist.task import Summary
 from zmqdist.telemetry.progress import Progress
-from zmqdist.worker import Gradient, Summary
 
 log = logging.getLogger(__name__)
-
-Callback = Callable[[dict[str, Any]], object]
 
 LOOK_S = 0.1
 """How often the driver looks after the job, in seconds."""
@@ -42,37 +43,14 @@ LOOK_S = 0.1
 REPORT_S = 1.0
 """How often history, callbacks and the line are fed, in seconds."""
 
-GRACE_S = 5.0
-"""How long workers get to stop by themselves before the job is cancelled, in seconds."""
+GRACE_S = 1.0
+"""How long workers get to stop by themselves before the job is cancelled, in seconds.
+
+Until then partitions that waited for a slot may start, to no purpose; a Spark task goes
+on for 2 s after its job is cancelled."""
 
 MAX_IDLE_ROUNDS = 3
 """Jobs in a row that settle nothing before the run is given up."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Options of one `train()`; `zmqdist.api.ZmqDist.train` describes them."""
-
-    gradient: Gradient
-    epochs: int
-    batch_size: int | None
-    callbacks: tuple[Callback, ...]
-    max_updates: int | None
-    timeout_s: float | None
-    max_in_flight: int
-    codec: str
-    progress: bool | str | None
-    where: str
-
-    def __post_init__(self) -> None:
-        if not callable(self.gradient):
-            raise ConfigError(f"gradient is {self.gradient!r:.80}; expected a function")
-        for name in ("epochs", "batch_size", "max_updates"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name} is {value!r}; expected an integer >= 1")
-        if self.timeout_s is not None and not self.timeout_s > 0:
-            raise ConfigError(f"timeout_s is {self.timeout_s!r}; expected seconds > 0")
 
 
 class _Enough(Exception):
@@ -114,9 +92,10 @@ class Training:
     def run(self) -> TrainResult:
         """Run all epochs; returns when the ledger is complete."""
         options = self._options
+        self._parameters.arrays(), self._parameters.scalars()  # what they were at first
         payload = dump_structure(self._parameters.model, self._parameters, options.gradient)
         worker_keys = KeyPair.generate() if self._keys is not None else None
-        driver = Driver(self._address, self._keys)
+        driver = Driver(self._driver_address(), self._keys)
         total = options.epochs * self._engine.partitions
         try:
             with Progress(options.progress, total) as progress:
@@ -136,6 +115,13 @@ class Training:
                 "and the filters"
             )
         return self.result
+
+    def _driver_address(self) -> str:
+        """Return the master's address for this process, which may not reach the advertised one."""
+        if self._master is None:
+            return self._address
+        host = self._master.options.bind_host
+        return endpoint("127.0.0.1" if host in WILDCARDS else host, parse_address(self._address)[1])
 
     # ---- one epoch ------------------------------------------------------------------------
 
@@ -177,6 +163,7 @@ class Training:
                 codec=options.codec,
                 max_in_flight=options.max_in_flight,
                 batch_size=options.batch_size,
+                tiers=options.tiers,
                 where=options.where,
             ),
             payload=payload,
@@ -213,23 +200,26 @@ class Training:
     ) -> Report:
         """Run one job over the missing partitions and look after it."""
         outcome: list[Any] = []
+        ended = threading.Event()  # a join that Ctrl-C interrupts takes a live thread for ended
 
         def work() -> None:
             try:
                 outcome.extend(self._engine.run(job, missing))
             except BaseException as error:
                 outcome.append(error)
+            finally:
+                ended.set()
 
         thread = self._engine.thread(work)
-        thread.start()
         try:
-            while thread.is_alive():
-                thread.join(LOOK_S)
-                report = driver.status(epoch)
-                self._look(report, number, progress)
+            thread.start()
+            while not ended.wait(LOOK_S):
+                self._check_master()
+                self._look(driver.status(epoch), number, progress)
         except BaseException as error:
-            self._stop_job(driver, epoch, thread, error)
+            self._stop_job(driver, epoch, ended, error)
             raise
+        thread.join()
         report = driver.status(epoch)
         self._feed(report, number, progress, due=True)
         if report.fatal is not None:
@@ -239,16 +229,19 @@ class Training:
         self._saw_items |= any(isinstance(s, Summary) and s.items for s in outcome)
         return report
 
-    def _stop_job(self, driver: Driver, epoch: int, thread: Any, error: BaseException) -> None:
+    def _stop_job(
+        self, driver: Driver, epoch: int, ended: threading.Event, error: BaseException
+    ) -> None:
         """Ask the workers to stop; cancel the job if they do not within their grace."""
         log.info("stopping the workers: %s", error or type(error).__name__)
         self._end(driver, epoch, f"{type(error).__name__}: {error}"[:500])
-        thread.join(GRACE_S)
-        if thread.is_alive():
+        if not ended.wait(GRACE_S):
             self._engine.cancel()
-            thread.join(GRACE_S)
+            ended.wait(GRACE_S)
 
     def _end(self, driver: Driver, epoch: int, reason: str) -> None:
+        if self._master is not None and not self._master.alive:
+            return
         try:
             report = driver.end(epoch, reason)
         except ZmqdistError as error:
@@ -259,11 +252,17 @@ class Training:
 
     # ---- looking after the job -----------------------------------------------------------
 
+    def _check_master(self) -> None:
+        """Notice at once that the master of this process is gone."""
+        if self._master is None or self._master.alive:
+            return
+        error = self._master.error
+        how = f"ended on an error: {error!r}" if error else "was stopped while train() was running"
+        raise MasterLost(f"the master {how}") from error
+
     def _look(self, report: Report, number: int, progress: Progress) -> None:
         now = time.monotonic()
         self._feed(report, number, progress, due=now - self._fed_at >= REPORT_S)
-        if self._master is not None and not self._master.alive:
-            raise MasterLost(f"the master ended on an error: {self._master.error!r}")
         if report.fatal is not None:
             raise self._fatal(report.fatal)
         options = self._options
@@ -311,10 +310,13 @@ class Training:
 
     def _fatal(self, failure: Mapping[str, Any]) -> ZmqdistError:
         """Return the error for what the master could not apply."""
-        kind = DescentError if failure["what"] == "descent" else UpdateError
-        error = kind(
-            f"{failure['what']} of partition {failure['partition']}, step {failure['step']}: "
-            f"{failure['error']}" + _indented(failure["traceback"]),
+        kinds: dict[str, type[ZmqdistError]]
+        kinds = {"descent": DescentError, "update": UpdateError, "model": ModelError}
+        where = f"{failure['what']} of partition {failure['partition']}, step {failure['step']}: "
+        error = kinds.get(failure["what"], TrainError)(
+            (where if failure["partition"] >= 0 else "")
+            + failure["error"]
+            + _indented(failure["traceback"]),
             partition=failure["partition"],
             step=failure["step"],
             traceback=failure["traceback"],
@@ -353,7 +355,9 @@ def _explained(error: BaseException, report: Report) -> BaseException:
         return error
     found: re.Match[str] | None = re.search(r"zmqdist\.errors\.(\w+): (.+)", str(error))
     if found is None:
-        return TrainError(f"the job failed: {error}")
+        lines = str(error).splitlines()
+        short = "\n".join(line for line in lines if not line.startswith("\tat "))
+        return TrainError(f"the job failed: {short}")
     kind: type[ZmqdistError] = getattr(errors, found.group(1), TrainError)
     return kind(found.group(2))
 

@@ -8,41 +8,18 @@ must hold the same data at each attempt.
 from __future__ import annotations
 
 import itertools
-import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from zmqdist.connection import Assignment, Connection
-from zmqdist.core.messages import Push
-from zmqdist.errors import ConfigError, GradientError, Stopped, UpdateError
+from zmqdist.errors import ConfigError, Stopped
+from zmqdist.in_place import InPlace
 from zmqdist.models.base import Parameters, parameters_of
-from zmqdist.models.update import Update
+from zmqdist.models.update import as_update
+from zmqdist.task import END, Data, Gradient, Summary, Task
 
-Gradient = Callable[[Any, Any], Any]
 _Begun = tuple[int, int]  # base version and clock
-_END = object()
-
-KEEP_ITEMS = 100_000
-"""Items kept per unacknowledged update, so that it can be computed again. Of an update
-from more, the whole partition is run again."""
-
-
-@dataclass
-class Summary:
-    """What one task did; the engine returns it to the driver."""
-
-    partition: int
-    steps: int = 0
-    computed: int = 0
-    items: bool = False
-    replayed: int = 0
-    complete: bool = False
-    stopped: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as a dict of JSON values."""
-        return asdict(self)
 
 
 def run_partition(
@@ -91,16 +68,19 @@ def run_partition(
     parameters.check(assignment.schema)
     summary = Summary(partition)
     with Connection(assignment, partition, attempt, worker) as link:
-        task = _Task(link, parameters, gradient, summary)
         items = iter(data)
         try:
             if not link.complete and (head := list(itertools.islice(items, 1))):
                 summary.items = True
                 data = itertools.chain(head, items)
-                if assignment.batch_size is not None:
-                    task.run_batches(data, assignment.batch_size)
+                if assignment.tiers is not None:
+                    in_place = InPlace(link, parameters, gradient, summary)
+                    in_place.run(data, assignment.tiers)
+                elif assignment.batch_size is not None:
+                    updates = _Updates(link, parameters, gradient, summary)
+                    updates.run_batches(data, assignment.batch_size)
                 else:
-                    task.run_gradient(data)
+                    _Updates(link, parameters, gradient, summary).run_gradient(data)
         except Stopped as stop:
             summary.stopped = str(stop)
         else:
@@ -108,34 +88,10 @@ def run_partition(
     return summary
 
 
-class _Data(Iterator[Any]):
-    """The partition's iterator; remembers what was read since the last update."""
-
-    def __init__(self, items: Iterable[Any]) -> None:
-        self._items = iter(items)
-        self._read: list[Any] = []
-        self.count = 0
-
-    def __next__(self) -> Any:
-        item = next(self._items)
-        self.count += 1
-        if self.count <= KEEP_ITEMS:
-            self._read.append(item)
-        return item
-
-    def take_read(self) -> tuple[int, list[Any] | None]:
-        """Return how many items were read since the last call, and the items if kept."""
-        count, read = self.count, self._read
-        self.count, self._read = 0, []
-        return count, read if count <= KEEP_ITEMS else None
-
-
 @dataclass
-class _Task:
-    link: Connection
-    parameters: Parameters
-    gradient: Gradient
-    summary: Summary
+class _Updates(Task):
+    """Runs a gradient that returns updates, or yields them."""
+
     _kept: dict[int, list[Any]] = field(default_factory=dict)
 
     def run_batches(self, data: Iterable[Any], size: int) -> None:
@@ -150,9 +106,9 @@ class _Task:
 
     def run_gradient(self, data: Iterable[Any]) -> None:
         """One update for the partition, or one per yield."""
-        source = _Data(data)
+        source = Data(data)
         begun = self._begin(0)
-        result = self._call(0, lambda: self.gradient(self.parameters.model, source))
+        result = self.call(0, lambda: self.gradient(self.parameters.model, source))
         if isinstance(result, Iterator):
             self._run_yields(result, source, begun)
             return
@@ -160,7 +116,7 @@ class _Task:
         self._send(0, begun, result, *source.take_read())
         self._settle_all(self._compute_again)
 
-    def _run_yields(self, updates: Iterator[Any], source: _Data, begun: _Begun | None) -> None:
+    def _run_yields(self, updates: Iterator[Any], source: Data, begun: _Begun | None) -> None:
         """Send what the generator yields; the model is fresh after each yield.
 
         A generator cannot be wound forward, so a later attempt runs it through the
@@ -169,8 +125,8 @@ class _Task:
         for step in itertools.count():
             if step:
                 begun = self._begin(step)
-            update = self._call(step, lambda: next(updates, _END))
-            if update is _END:
+            update = self.call(step, lambda: next(updates, END))
+            if update is END:
                 break
             self.summary.steps = step + 1
             self._send(step, begun, update, *source.take_read())
@@ -189,7 +145,7 @@ class _Task:
     def _compute(self, step: int, batch: list[Any]) -> None:
         """Compute a step from its batch."""
         begun = self.link.start(self.parameters)
-        update = self._call(step, lambda: self.gradient(self.parameters.model, batch))
+        update = self.call(step, lambda: self.gradient(self.parameters.model, batch))
         if isinstance(update, Iterator):
             raise ConfigError(
                 "gradient returned a generator although batch_size= is given; return one update "
@@ -205,11 +161,11 @@ class _Task:
         is run again after this one.
         """
         begun = self.link.start(self.parameters)
-        source = _Data(items)
-        update = self._call(step, lambda: self.gradient(self.parameters.model, source))
+        source = Data(items)
+        update = self.call(step, lambda: self.gradient(self.parameters.model, source))
         if isinstance(update, Iterator):
             updates = update
-            update = self._call(step, lambda: next(updates, None))
+            update = self.call(step, lambda: next(updates, None))
         count, read = source.take_read()
         if count == len(items):
             self._send(step, begun, update, count, read)
@@ -221,26 +177,10 @@ class _Task:
             self.summary.replayed += 1
             return
         base, clock = begun
-        wrapped = update if isinstance(update, Update) else Update(update)
-        push = Push(
-            session=0,
-            step=step,
-            base=base,
-            clock=clock,
-            examples=count if wrapped.examples is None else wrapped.examples,
-            empty=wrapped.empty,
-            metrics=wrapped.finite_metrics(),
-        )
-        self.summary.computed += 1
         self._kept = {s: kept for s, kept in self._kept.items() if s in self.link.in_flight()}
         if items is not None:
             self._kept[step] = items
-        try:
-            self.link.push(push, wrapped.arrays)
-        except UpdateError as error:
-            where = f"partition {self.summary.partition}, step {step}: {error}"
-            self.link.fail(step, "update", str(error), "")
-            raise UpdateError(where, partition=self.summary.partition, step=step) from error
+        self.push(step, base, clock, as_update(update), count)
 
     def _compute_requeued(self, compute: Callable[[int, list[Any]], None]) -> None:
         while (step := self.link.take_requeued()) is not None:
@@ -253,21 +193,6 @@ class _Task:
         while self.link.in_flight():
             self.link.wait_for_acks()
             self._compute_requeued(compute)
-
-    def _call(self, step: int, compute: Callable[[], Any]) -> Any:
-        """Run the user's code; what it raises is reported with partition and step."""
-        try:
-            return compute()
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            trace = traceback.format_exc()
-            self.link.fail(step, "gradient", text, trace)
-            raise GradientError(
-                f"gradient raised on partition {self.summary.partition}, step {step}: {text}",
-                partition=self.summary.partition,
-                step=step,
-                traceback=trace,
-            ) from error
 
 
 def _batches(data: Iterable[Any], size: int) -> Iterator[list[Any]]:

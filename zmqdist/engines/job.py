@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from zmqdist.connection import Assignment
 from zmqdist.models.structure import load_structure
-from zmqdist.worker import Summary, run_partition
+from zmqdist.task import Summary
+from zmqdist.worker import run_partition
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ import cloudpickle
 
 from zmqdist.engines.job import Job
 from zmqdist.errors import ConfigError, TrainError
-from zmqdist.worker import Summary
+from zmqdist.task import Summary
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,12 @@ class LocalEngine:
             raise ConfigError("train() got an empty list; expected at least one partition")
         if workers is not None and workers < 1:
             raise ConfigError(f"workers is {workers!r}; expected at least 1")
+        for index, part in enumerate(partitions):
+            if isinstance(part, (str, bytes)) or not hasattr(part, "__iter__"):
+                raise ConfigError(
+                    f"partition {index} is a {type(part).__name__}; expected an iterable of items: "
+                    "train() takes a list of partitions, [[item, item], [item]]"
+                )
         self._data = partitions
         self.partitions = len(partitions)
         count = workers if workers is not None else os.cpu_count() or 1
@@ -77,6 +84,8 @@ class LocalEngine:
                 try:
                     found.append(process.run(job, partition, self._attempt(), self._data))
                 except _WorkerDied as death:
+                    if self._cancelled:
+                        return
                     failures[partition] += 1
                     log.warning("partition %d: %s", partition, death)
                     if failures[partition] >= MAX_ATTEMPTS:
@@ -88,6 +97,7 @@ class LocalEngine:
                     waiting.put(partition)
                 except BaseException as error:
                     errors.append(error)
+                    self.cancel()  # the run is over: do not wait for what the others compute
 
         # A worker that died hands its partition back after others may have found the
         # queue empty: go round until nothing waits.
@@ -111,6 +121,7 @@ class LocalEngine:
 
     def close(self) -> None:
         """End the worker processes."""
+        self._cancelled = True
         for process in self._workers:
             process.close()
 
@@ -135,11 +146,14 @@ class _Process:
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: BinaryIO | None = None
         self._job = ""
+        self._killed = False
 
     def run(self, job: Job, partition: int, attempt: int, data: Sequence[Any]) -> Summary:
         if self._process is None or self._process.poll() is not None:
             self._start()
         process, answers = self._process, self._answers
+        if self._killed:
+            raise _WorkerDied("the worker process was killed")
         if process is None or process.stdin is None or answers is None:
             raise _WorkerDied("the worker process could not be started")
         try:
@@ -168,17 +182,23 @@ class _Process:
         self.close()
         read_end, write_end = os.pipe()
         path = [entry or os.getcwd() for entry in sys.path]
-        self._process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "zmqdist.engines.local_worker", str(write_end)],
-            stdin=subprocess.PIPE,
-            pass_fds=(write_end,),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
-        )
-        os.close(write_end)
+        # Ctrl-C reaches the whole process group; until the worker ignores it, it is blocked.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-m", "zmqdist.engines.local_worker", str(write_end)],
+                stdin=subprocess.PIPE,
+                pass_fds=(write_end,),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            os.close(write_end)
         self._answers = open(read_end, "rb")
         self._job = ""
 
     def kill(self) -> None:
+        self._killed = True
         if self._process is not None:
             self._process.kill()
 

@@ -17,6 +17,7 @@ def main() -> None:
     """Run what the parent sends until it closes the pipe."""
     # Ctrl-C reaches the whole process group; the driver stops its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     with os.fdopen(int(sys.argv[1]), "wb") as answers, sys.stdin.buffer as orders:
         serve(orders, answers)
 

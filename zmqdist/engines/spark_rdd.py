@@ -10,7 +10,7 @@ from pyspark import InheritableThread, SparkContext, TaskContext
 
 from zmqdist.engines.job import Job, run_task
 from zmqdist.errors import ConfigError
-from zmqdist.worker import Summary
+from zmqdist.task import Summary
 
 
 class RddEngine:

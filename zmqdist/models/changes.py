@@ -38,8 +38,8 @@ def changed_rows(before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.intp]:
 
 def _words(array: NDArray[Any]) -> NDArray[Any]:
     """Return the rows as unsigned numbers: shape (n_rows, words)."""
+    if not array.size:
+        return array.reshape(0, 0)
     rows = np.ascontiguousarray(array).reshape(array.shape[0] if array.ndim else 1, -1)
-    if not rows.size:
-        return rows
     octets = rows.view(np.uint8)
     return octets.view(next(f"u{size}" for size in (8, 4, 2, 1) if octets.shape[1] % size == 0))

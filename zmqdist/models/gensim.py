@@ -77,6 +77,10 @@ class GensimParameters(PathParameters):
     def derived(self) -> tuple[NDArray[Any], ...]:
         return (self.model.wv.vectors,) if isinstance(self.model, FastText) else ()
 
+    def ranked(self) -> frozenset[str]:
+        # gensim sorts its vocabulary by frequency; syn1 belongs to inner nodes of a tree
+        return frozenset({"wv.vectors", "wv.vectors_vocab", "syn1neg"})
+
     def adds_up(self, name: str) -> bool:
         return name not in _SETTINGS
 

@@ -7,6 +7,7 @@ the version stamp on each row answers "what changed since version v" exactly.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from zmqdist.models.base import Parameters, Scalar, Schema
 from zmqdist.models.changes import changed_rows
+from zmqdist.wire.bitround import bitround
 from zmqdist.wire.rows import RowSparse
 
 MOSTLY = 0.7
@@ -45,8 +47,28 @@ class Snapshot:
 
     parameters: Parameters
     version: int = -1
+    _touched: dict[str, list[NDArray[np.intp]]] | None = None
     _arrays: dict[str, _Kept] = field(default_factory=dict)
     _scalars: dict[str, Scalar] = field(default_factory=dict)
+
+    def touched(self, update: Any) -> None:
+        """Note that only the rows which an update holds have changed.
+
+        Who knows no better calls `touched_all`; then `take` compares all rows.
+        """
+        if not isinstance(update, Mapping) or self._touched is None:
+            self.touched_all()
+            return
+        for name, change in update.items():
+            if isinstance(change, RowSparse):
+                self._touched.setdefault(name, []).append(change.rows)
+            elif name in self._arrays:
+                rows = np.arange(len(self._arrays[name].stamps))
+                self._touched.setdefault(name, []).append(rows)
+
+    def touched_all(self) -> None:
+        """Note that any row may have changed."""
+        self._touched = None
 
     def take(self, version: int) -> dict[str, Any]:
         """Copy what changed since the last call; return it as the tree to broadcast.
@@ -65,7 +87,7 @@ class Snapshot:
                 self._arrays[name] = kept
                 changes[name] = kept.values
                 continue
-            changed = changed_rows(kept.values, live)
+            changed = self._changed(name, kept, live)
             if not len(changed):
                 continue
             if kept.by_rows:
@@ -78,16 +100,52 @@ class Snapshot:
                 changes[name] = kept.values
         self._scalars = self.parameters.scalars()
         self.version = version
+        self._touched = {}
         return self._tree(changes)
 
-    def since(self, have: int) -> dict[str, Any]:
-        """Return the tree of everything that changed after version `have` (-1: all)."""
+    def since(
+        self,
+        have: int,
+        rows: Mapping[str, NDArray[np.integer]] | None = None,
+        keep_bits: int = 0,
+    ) -> dict[str, Any]:
+        """Return the tree of what changed after version `have` (-1: all).
+
+        Parameters
+        ----------
+        have : int
+        rows : mapping of str to ndarray of int, optional
+            Look at these rows of these arrays only; numbers that are not rows of the
+            array are passed over.
+        keep_bits : int, default=0
+            Round values to so many bits of mantissa; 0 for all.
+        """
         changes: dict[str, Any] = {}
         for name, kept in self._arrays.items():
-            changed = np.flatnonzero(kept.stamps > have)
+            if rows is None:
+                changed = np.flatnonzero(kept.stamps > have)
+            elif name in rows:
+                wanted = np.unique(rows[name])
+                wanted = wanted[(wanted >= 0) & (wanted < len(kept.stamps))]
+                changed = wanted[kept.stamps[wanted] > have]
+            else:
+                continue
             if len(changed):
-                changes[name] = _part(kept.values, changed) if kept.by_rows else kept.values
+                part = _part(kept.values, changed) if kept.by_rows else kept.values
+                changes[name] = _rounded(part, keep_bits)
         return self._tree(changes)
+
+    def _changed(self, name: str, kept: _Kept, live: NDArray[Any]) -> NDArray[np.intp]:
+        """Return the rows that differ, looking only where something may have changed."""
+        if self._touched is None:
+            return changed_rows(kept.values, live)
+        touched = self._touched.get(name)
+        if touched is None:
+            return np.empty(0, np.intp)
+        rows = np.unique(np.concatenate(touched)).astype(np.intp, copy=False)
+        if not kept.by_rows or 2 * len(rows) > len(live):
+            return changed_rows(kept.values, live)
+        return rows[changed_rows(kept.values[rows], live[rows])]
 
     def _tree(self, changes: dict[str, Any]) -> dict[str, Any]:
         return {"arrays": changes, "scalars": self._scalars}
@@ -97,6 +155,14 @@ def _part(values: NDArray[Any], rows: NDArray[np.intp]) -> Any:
     if len(rows) > MOSTLY * values.shape[0]:
         return values
     return RowSparse(rows, values[rows], values.shape)
+
+
+def _rounded(part: Any, keep_bits: int) -> Any:
+    if not keep_bits:
+        return part
+    if isinstance(part, RowSparse):
+        return RowSparse(part.rows, bitround(part.values, keep_bits), part.shape)
+    return bitround(part, keep_bits)
 
 
 class Replica:

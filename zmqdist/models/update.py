@@ -70,3 +70,8 @@ class Update:
     def finite_metrics(self) -> dict[str, float]:
         """Return the metrics that are finite."""
         return {name: value for name, value in self.metrics.items() if math.isfinite(value)}
+
+
+def as_update(result: Any) -> Update:
+    """Return what a gradient returned as an `Update`."""
+    return result if isinstance(result, Update) else Update(result)

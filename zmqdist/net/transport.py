@@ -68,7 +68,7 @@ class MasterSockets:
     ) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._door: Door | None = None
-        self._subscribed = False
+        self._topics: set[bytes] = set()
         try:
             if keys is not None:
                 self._door = Door(self._context, keys.driver_public)
@@ -105,7 +105,7 @@ class MasterSockets:
     @property
     def subscribed(self) -> bool:
         """Whether anybody listens to broadcasts."""
-        return self._subscribed
+        return bool(self._topics)
 
     def wait(self, timeout_s: float) -> None:
         """Return when something came in, `wake` was called or the time is over."""
@@ -113,7 +113,9 @@ class MasterSockets:
         if self._publisher in events:
             with contextlib.suppress(zmq.Again):
                 while True:
-                    self._subscribed = self._publisher.recv(zmq.NOBLOCK)[:1] == b"\x01"
+                    news = self._publisher.recv(zmq.NOBLOCK)
+                    change = self._topics.add if news[:1] == b"\x01" else self._topics.discard
+                    change(news[1:])
         self._waker.drain()
 
     def receive(self) -> Envelope | None:
@@ -235,8 +237,13 @@ class ClientSockets:
         return None
 
     def send(self, frames: Sequence[Frame]) -> None:
-        """Queue a message for the master; it leaves once there is a connection."""
-        self._dealer.send_multipart(frames, copy=False)
+        """Queue a message for the master; it leaves once there is a connection.
+
+        Never waits: after a refused handshake there is no queue at all, and a message is
+        lost. Whoever sent it sends it again when no answer comes.
+        """
+        with contextlib.suppress(zmq.Again):
+            self._dealer.send_multipart(frames, zmq.NOBLOCK, copy=False)
 
     def wake(self) -> None:
         """Make `wait` return; for one other thread."""

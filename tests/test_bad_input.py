@@ -1,0 +1,577 @@
+"""Whatever users get wrong: one clear error, the model as the applied updates made it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support import Running, epoch, eventually, free_port, serving, work
+from zmqdist import RowSparse, Update, ZmqDist
+from zmqdist.connection import Assignment
+from zmqdist.driver import Driver
+from zmqdist.errors import (
+    AddressInUse,
+    ConfigError,
+    DescentError,
+    GradientError,
+    MasterLost,
+    MasterUnreachable,
+    ModelError,
+    ModelMismatch,
+    RemoteProtocolError,
+    UpdateError,
+)
+from zmqdist.merge import Adasum, Mean, TouchedMean
+from zmqdist.models.tiers import Tiers
+from zmqdist.net.security import ClientKeys, KeyPair, MasterKeys, write_key_files
+from zmqdist.staleness import Asynchronous, BoundedStaleness, SoftSync, StaleSynchronous
+
+PARTITIONS = [[1, 2, 3], [4, 5]]
+
+
+def model() -> dict[str, Any]:
+    return {"w": np.zeros((4, 2)), "f": np.zeros(3, "f4"), "i": np.zeros(3, "i8"), "n": 0}
+
+
+def count(model: Any, items: Any) -> Any:
+    for _ in items:
+        yield {"n": 1}
+
+
+HALFWAY, SPOILT = threading.Event(), threading.Event()
+
+
+def waiting(model: Any, items: Any) -> Any:
+    for item in items:
+        if item == 3:
+            HALFWAY.set()
+            assert SPOILT.wait(20)
+        yield {"n": 1}
+
+
+def check_usable(dd: ZmqDist) -> None:
+    """The model is what the applied updates made it, and training goes on."""
+    assert dd.model["n"] == dd.version
+    assert not dd.model["w"].any()
+    before = dd.version
+    result = dd.train(PARTITIONS, count)
+    assert result.applied == 5
+    assert dd.model["n"] == dd.version == before + 5
+
+
+# ---- updates that do not fit ------------------------------------------------------------------
+
+
+def rejecting(bad: Any) -> Any:
+    """A gradient whose fifth item yields something bad."""
+
+    def gradient(model: Any, items: Any) -> Any:
+        for item in items:
+            yield bad if item == 5 else {"n": 1}
+
+    return gradient
+
+
+@pytest.mark.usefixtures("threads")
+class TestUpdates:
+    @pytest.mark.parametrize(
+        ("bad", "message"),
+        [
+            ({"v": 1}, r"names 'v', expected names from \['w', 'f', 'i', 'n'\]; use the names"),
+            ([1, 2], r"update is a list, expected a dict .* or give train\(\) a descent"),
+            ("text", r"update is a str, expected a dict"),
+            ({"w": np.ones(5)}, r"'w' does not fit: got float64 \(5,\), expected float64 \(4, 2\)"),
+            ({"w": np.ones(2)}, r"float64 \(2,\), expected float64 \(4, 2\); return a change"),
+            ({"w": RowSparse([0], np.ones((1, 2)), (5, 2))}, r"\(5, 2\).*\(4, 2\)"),
+            ({"i": np.ones(3)}, r"'i' does not fit: got float64 \(3,\), expected int64 \(3,\)"),
+            ({"f": np.ones(3, "c16")}, r"got complex128 \(3,\), expected float32"),
+            ({"n": np.ones(3)}, r"'n' does not fit: got a ndarray for a int"),
+            ({"n": 1, "w": np.ones(2)}, r"expected float64 \(4, 2\)"),
+            ({"w": np.full((4, 2), np.nan)}, r"update\['w'\] has NaN or infinite .*unchanged"),
+            ({"f": np.array([0, np.inf, 0], "f4")}, r"update\['f'\] has NaN or infinite"),
+            ({"n": float("nan")}, r"update\['n'\] has NaN or infinite"),
+            ({"w": RowSparse([1], np.full((1, 2), np.inf), (4, 2))}, r"update\['w'\] has NaN"),
+            ({"w": np.array([1, "a"], object)}, r"update\['w'\]: an array of dtype object cannot"),
+            ({"w": threading.Event}, r"update\['w'\] is a type, which cannot be sent; expected"),
+            ({2.5: np.ones(3)}, r"key 2.5 of type float; expected str or int"),
+        ],
+        ids=lambda value: re.sub(r"\W+", " ", str(value))[:30],
+    )
+    def test_update_that_does_not_fit(self, bad: Any, message: str) -> None:
+        with ZmqDist(model()) as dd:
+            with pytest.raises(UpdateError, match=message) as caught:
+                dd.train(PARTITIONS, rejecting(bad))
+            assert (caught.value.partition, caught.value.step) == (1, 1)
+            check_usable(dd)
+
+    def test_update_that_does_not_fit_a_descent(self) -> None:
+        """A descent may take updates of any form, so its own error says what is wrong."""
+
+        def descent(model: Any, update: Any) -> None:
+            model["w"] += update["w"]
+            model["n"] += 1
+
+        def gradient(model: Any, items: Any) -> Any:
+            for item in items:
+                yield {"w": np.zeros((5, 2) if item == 5 else (4, 2))}
+
+        with ZmqDist(model()) as dd:
+            with pytest.raises(DescentError, match=r"ValueError: .*broadcast.*\(5,2\)") as caught:
+                dd.train(PARTITIONS, gradient, descent)
+            assert isinstance(caught.value.__cause__, ValueError)
+            assert (caught.value.partition, caught.value.step) == (1, 1)
+            check_usable(dd)
+
+    def test_nan_is_kept_from_descent(self) -> None:
+        calls: list[Any] = []
+        with ZmqDist(model()) as dd:
+            with pytest.raises(UpdateError, match="NaN"):
+                dd.train([[1]], lambda m, i: {"w": np.nan}, lambda m, u: calls.append(u))
+            check_usable(dd)
+        assert calls == []
+
+    def test_update_takes_only_counts_and_numbers(self) -> None:
+        def gradient(model: Any, items: Any) -> Any:
+            return Update({"n": 1}, metrics={"loss": "low"})
+
+        with ZmqDist(model()) as dd:
+            with pytest.raises(GradientError, match=r"UpdateError: .*expected a count and a dict"):
+                dd.train([[1]], gradient)
+            check_usable(dd)
+
+    def test_generator_with_batch_size(self) -> None:
+        with ZmqDist(model()) as dd:
+            with pytest.raises(
+                ConfigError, match=r"generator although batch_size=.*one update per"
+            ):
+                dd.train(PARTITIONS, count, batch_size=2)
+            check_usable(dd)
+
+
+# ---- functions that raise ------------------------------------------------------------------
+
+
+class Odd(Exception):
+    """An exception that cannot be pickled back."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+@pytest.mark.usefixtures("threads")
+class TestFunctions:
+    def test_gradient_raises(self) -> None:
+        def gradient(model: Any, items: Any) -> Any:
+            for item in items:
+                if item == 5:
+                    raise Odd(item, 7)
+                yield {"n": 1}
+
+        with ZmqDist(model()) as dd:
+            with pytest.raises(GradientError, match=r"partition 1, step 1: Odd: 5 and 7") as caught:
+                dd.train(PARTITIONS, gradient)
+            assert (caught.value.partition, caught.value.step) == (1, 1)
+            assert "raise Odd(item, 7)" in caught.value.traceback
+            assert "raise Odd(item, 7)" in str(caught.value)
+            assert dd.stats()["failed"] == 1
+            check_usable(dd)
+
+    def test_gradient_raises_at_length(self) -> None:
+        def gradient(model: Any, items: Any) -> Any:
+            raise ValueError("x" * 3_000_000)
+
+        with ZmqDist(model()) as dd:
+            with pytest.raises(GradientError, match=r"ValueError: x+\n\[\.\.\.\]"):
+                dd.train(PARTITIONS, gradient)
+            check_usable(dd)
+
+    def test_descent_raises(self) -> None:
+        def descent(model: Any, update: Any) -> None:
+            if model["n"] == 3:
+                raise Odd(1, 2)
+            model["n"] += 1
+
+        with ZmqDist(model()) as dd:
+            with pytest.raises(DescentError, match="Odd: 1 and 2") as caught:
+                dd.train(PARTITIONS, count, descent)
+            assert isinstance(caught.value.__cause__, Odd)
+            assert "raise Odd(1, 2)" in caught.value.traceback
+            assert caught.value.partition in (0, 1)
+            assert dd.version == dd.model["n"] == 3
+            check_usable(dd)
+
+    def test_descent_raises_at_length(self) -> None:
+        def descent(model: Any, update: Any) -> None:
+            raise ValueError("y" * 3_000_000)
+
+        with ZmqDist(model()) as dd:
+            with pytest.raises(DescentError, match=r"ValueError: y+\n\[\.\.\.\]"):
+                dd.train(PARTITIONS, count, descent)
+            check_usable(dd)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("w", np.zeros((5, 2)), r"array 'w' of the model changed: was float64 \(4, 2\)"),
+            ("w", [1, 2], r"array 'w' of the model changed: .* is a list"),
+            ("n", "text", r"number 'n' of the model changed: was a number, is a str"),
+            ("n", np.zeros(3), r"number 'n' of the model changed"),
+        ],
+    )
+    @pytest.mark.parametrize("pace", [1, 1000])
+    def test_descent_spoils_the_model(self, name: str, value: Any, message: str, pace: int) -> None:
+        def descent(model: Any, update: Any) -> None:
+            model["n"] += 1
+            if model["n"] == 3:
+                model[name] = value
+
+        with ZmqDist(model(), publish_every=pace) as dd:
+            with pytest.raises((DescentError, ModelError), match=message):
+                dd.train(PARTITIONS, count, descent)
+            with pytest.raises(ModelError, match=message):
+                dd.train(PARTITIONS, count)
+
+    def test_program_spoils_the_model_in_mid_training(self) -> None:
+        HALFWAY.clear()
+        SPOILT.clear()
+        with ZmqDist(model(), publish_every=1) as dd:
+            run = Running(lambda: dd.train(PARTITIONS, waiting))
+            assert HALFWAY.wait(20)
+            dd.model["w"] = None
+            SPOILT.set()
+            with pytest.raises((ModelError, DescentError), match="array 'w' of the model"):
+                run.join()
+
+    def test_gradient_that_cannot_be_pickled(self) -> None:
+        lock = threading.Lock()
+
+        def gradient(model: Any, items: Any) -> Any:
+            with lock:
+                return {"n": 1}
+
+        with ZmqDist(model()) as dd:
+            with pytest.raises(ConfigError, match=r"'gradient' cannot be sent .* 'lock'.*inside"):
+                dd.train(PARTITIONS, gradient)
+            check_usable(dd)
+
+
+def test_gradient_error_from_a_process_ends_the_others() -> None:
+    def gradient(model: Any, items: Any) -> Any:
+        for item in items:
+            if item is None:
+                threading.Event().wait(60)
+            raise Odd(1, 2)
+        return None
+
+    with ZmqDist(model()) as dd:
+        with pytest.raises(GradientError, match="Odd: 1 and 2"):
+            dd.train([[1], [None]], gradient, workers=2)
+        assert dd.stats()["seconds"] < 15
+
+
+# ---- data and options -------------------------------------------------------------------------
+
+
+class TestData:
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            ([], r"empty list; expected at least one partition"),
+            ([[], [], ()], r"data is empty: none of the partitions holds an item; check the input"),
+            ([1, 2], r"partition 0 is a int; expected an iterable .*list of partitions"),
+            ([["a"], "text"], r"partition 1 is a str; expected an iterable"),
+            (None, r"got a NoneType; expected an RDD or a list of partitions"),
+            ("text", r"got a str; expected an RDD or a list"),
+            ({"a": 1}, r"got a dict; expected an RDD or a list"),
+            ([(i for i in [1])], r"partition 0 cannot be sent to a worker process: .*generator"),
+        ],
+        ids=str,
+    )
+    def test_data(self, data: Any, message: str) -> None:
+        with ZmqDist(model()) as dd:
+            with pytest.raises(ConfigError, match=message):
+                dd.train(data, count, workers=1)
+            assert dd.model["n"] == dd.version == 0
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"epochs": 0}, "epochs is 0; expected an integer >= 1"),
+            ({"epochs": 1.5}, "epochs is 1.5; expected an integer >= 1"),
+            ({"batch_size": -1}, "batch_size is -1; expected"),
+            ({"max_updates": 0}, "max_updates is 0; expected"),
+            ({"timeout_s": 0}, "timeout_s is 0; expected seconds > 0"),
+            ({"workers": 0}, "workers is 0; expected at least 1"),
+            ({"tiers": Tiers(), "batch_size": 5}, "give tiers= or batch_size=, not both"),
+        ],
+        ids=str,
+    )
+    def test_options_of_train(self, options: dict[str, Any], message: str) -> None:
+        with ZmqDist(model()) as dd, pytest.raises(ConfigError, match=message):
+            dd.train(PARTITIONS, count, **options)
+
+    def test_tiers_need_a_policy_without_a_buffer(self) -> None:
+        message = r"tiers= needs a policy without a buffer, got SoftSync\(n=1, timeout_s=5.0\); use"
+        with (
+            ZmqDist(model(), staleness=SoftSync()) as dd,
+            pytest.raises(ConfigError, match=message),
+        ):
+            dd.train(PARTITIONS, count, tiers=Tiers())
+
+    def test_gradient_is_no_function(self) -> None:
+        with (
+            ZmqDist(model()) as dd,
+            pytest.raises(ConfigError, match="gradient is 5; expected a f"),
+        ):
+            dd.train(PARTITIONS, 5)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"security": "tls"}, "security is 'tls'; expected 'curve' or 'none'"),
+            ({"codec": "zip"}, "codec is 'zip'; expected one of auto, raw, lz4, zstd"),
+            ({"staleness": 8}, r"staleness is a int; expected a policy .* BoundedStaleness\(8\)"),
+            (
+                {"merge": "mean"},
+                r"merge is a str; expected a rule of zmqdist.merge, such as RowTru",
+            ),
+            ({"merge": TouchedMean()}, r"merge=TouchedMean\(\) merges several"),
+            ({"merge": Mean()}, r"merge=Mean\(\) merges several .*; use staleness=SoftSync\(n\)"),
+            (
+                {"merge": Adasum(), "staleness": Asynchronous()},
+                r"but Asynchronous\(\) applies them",
+            ),
+            ({"keys": "file"}, "keys= is the key file for master=; a master started here makes"),
+            ({"port": 70_000}, "port is 70000; expected an integer from 0 to 65535"),
+            ({"publish_port": -1}, "publish_port is -1; expected"),
+            ({"port": "5000"}, "port is '5000'; expected an integer"),
+            ({"max_in_flight": 0}, "max_in_flight is 0; expected an integer >= 1"),
+            ({"lease_s": 0}, "lease_s is 0; expected seconds > 0"),
+            ({"lease_s": float("nan")}, "lease_s is nan; expected seconds > 0"),
+            ({"publish_every": 0}, "publish_every is 0; expected an integer >= 1"),
+            ({"publish_interval_s": -1}, "publish_interval_s is -1; expected seconds >= 0"),
+            ({"master": "somewhere"}, "address 'somewhere' is not understood; expected tcp://"),
+            ({"master": "tcp://host:0"}, "expected tcp://HOST:PORT"),
+            ({"master": "udp://host:5000"}, "expected tcp://HOST:PORT"),
+        ],
+        ids=str,
+    )
+    def test_options(self, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            ZmqDist(model(), **options)
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: BoundedStaleness(-1), "max_staleness is -1; expected an integer >= 0"),
+            (lambda: BoundedStaleness(1, "drop"), "on_stale is 'drop'; expected 'reject'"),
+            (lambda: StaleSynchronous(0, "never"), "refresh is 'never'; expected 'eager'"),
+        ],
+    )
+    def test_policies(self, make: Any, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            make()
+
+    @pytest.mark.parametrize(
+        "nothing", [{}, [], "text", None, {"a": "b"}, object(), (1, 2)], ids=repr
+    )
+    def test_model_with_nothing_to_learn(self, nothing: Any) -> None:
+        with pytest.raises(
+            ModelError, match=r"nothing to learn in this model: got a .* expected a"
+        ):
+            ZmqDist(nothing)
+
+    def test_train_outside_of_with(self) -> None:
+        dd = ZmqDist(model())
+        with pytest.raises(ConfigError, match=r"the master is not running; use `with ZmqDist"):
+            dd.train(PARTITIONS, count)
+
+    @pytest.mark.usefixtures("threads")
+    def test_train_twice_at_once(self) -> None:
+        begun, go = threading.Event(), threading.Event()
+
+        def hold(stats: Any) -> None:
+            begun.set()
+            assert go.wait(20)
+
+        with ZmqDist(model()) as dd:
+            run = Running(lambda: dd.train(PARTITIONS, count, callbacks=[hold]))
+            assert begun.wait(20)
+            with pytest.raises(ConfigError, match=r"train\(\) is running already on this ZmqDist"):
+                dd.train(PARTITIONS, count)
+            go.set()
+            assert run.join().applied == 5
+            check_usable(dd)
+
+    @pytest.mark.usefixtures("threads")
+    def test_callback_raises(self) -> None:
+        def callback(stats: Any) -> None:
+            raise Odd(1, 2)
+
+        with ZmqDist(model()) as dd:
+            with pytest.raises(Odd):
+                dd.train(PARTITIONS, count, callbacks=[callback])
+            check_usable(dd)
+
+
+# ---- addresses and keys -------------------------------------------------------------------------
+
+
+class TestAddresses:
+    @pytest.mark.parametrize("option", ["port", "publish_port"])
+    def test_port_in_use(self, option: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            message = f"port {port} on 127.0.0.1 is in use .* pass another {option}="
+            with pytest.raises(AddressInUse, match=message), ZmqDist(model(), **{option: port}):
+                pass
+
+    def test_host_of_another_machine(self) -> None:
+        with (
+            pytest.raises(ConfigError, match=r"cannot bind .*192.0.2.1"),
+            serving(model(), bind_host="192.0.2.1"),
+        ):
+            pass
+
+    def test_worker_is_told_a_wrong_address(self) -> None:
+        with ZmqDist(model(), security="none", host="127.0.0.1") as dd:
+            where = dd._whereabouts()
+        address = f"tcp://127.0.0.1:{free_port()}"
+        schema = {"w": ("<f8", (3,))}
+        there = Assignment(address, "run", 0, schema, connect_s=0.3, where=where)
+        with pytest.raises(MasterUnreachable) as caught:
+            work(there, {"w": np.zeros(3)}, count, [1])
+        text = str(caught.value)
+        assert f"no answer from the master at {address} within" in text
+        assert "no TCP connection could be made" in text
+        assert "spark.driver.host is" in text
+        assert "host=ADDRESS" in text
+
+    def test_master_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("zmqdist.training.Driver", partial(Driver, connect_s=0.3))
+        dd = ZmqDist(model(), master="tcp://127.0.0.1:1", security="none")
+        with dd, pytest.raises(MasterUnreachable) as caught:
+            dd.train(PARTITIONS, count)
+        assert "no answer from the master at tcp://127.0.0.1:1 within" in str(caught.value)
+        assert "no TCP connection could be made" in str(caught.value)
+        assert "Check that zmqdist-master runs there" in str(caught.value)
+
+    @pytest.mark.parametrize("wrong", ["client key", "server key", "no key", "key for nothing"])
+    def test_wrong_keys(self, wrong: str) -> None:
+        server, driver, other = (KeyPair.generate() for _ in range(3))
+        held = {
+            "client key": ClientKeys(other, server.public),
+            "server key": ClientKeys(driver, other.public),
+            "no key": None,
+            "key for nothing": ClientKeys(driver, server.public),
+        }[wrong]
+        keys = None if wrong == "key for nothing" else MasterKeys(server, driver.public)
+        with serving(model(), keys=keys) as master:
+            peer = Driver(master.address, held, connect_s=0.5)
+            with pytest.raises(MasterUnreachable, match="handshake failed: wrong or missing keys"):
+                peer.begin(1, "")
+            peer.close()
+            right = Driver(master.address, ClientKeys(driver, server.public) if keys else None)
+            assert right.begin(1, "").epoch == 0
+            right.close()
+
+    def test_worker_with_wrong_keys(self) -> None:
+        server, driver, other = (KeyPair.generate() for _ in range(3))
+        with serving(model(), keys=MasterKeys(server, driver.public)) as master:
+            schema = master.parameters.schema()
+            for held in (ClientKeys(other, server.public), None):
+                there = Assignment(master.address, "run", 0, schema, keys=held, connect_s=0.5)
+                with pytest.raises(MasterUnreachable, match="wrong or missing keys"):
+                    work(there, model(), count, [1])
+
+    def test_a_workers_key_opens_no_epoch(self) -> None:
+        server, driver, worker = (KeyPair.generate() for _ in range(3))
+        with serving(model(), keys=MasterKeys(server, driver.public)) as master:
+            right = Driver(master.address, ClientKeys(driver, server.public))
+            begun = right.begin(1, worker.public)  # from here on the workers' key is let in
+            cheat = Driver(master.address, ClientKeys(worker, server.public))
+            with contextlib.closing(right), contextlib.closing(cheat):
+                with pytest.raises(RemoteProtocolError, match="a worker may not send 'begin'"):
+                    cheat.begin(1, "")
+                with pytest.raises(RemoteProtocolError, match="a worker may not send 'status'"):
+                    cheat.status(begun.epoch)
+                with pytest.raises(RemoteProtocolError, match="a worker may not send 'end'"):
+                    cheat.end(begun.epoch)
+                assert right.status(begun.epoch).missing == [0]
+
+    def test_a_workers_key_is_withdrawn_a_lease_after_the_end(self) -> None:
+        server, driver, worker = (KeyPair.generate() for _ in range(3))
+        with serving(model(), keys=MasterKeys(server, driver.public), lease_s=0.5) as master:
+            right = Driver(master.address, ClientKeys(driver, server.public))
+            with contextlib.closing(right):
+                begun = right.begin(1, worker.public)
+                right.end(begun.epoch)
+
+                def refused() -> bool:
+                    keys = ClientKeys(worker, server.public)
+                    late = Driver(master.address, keys, connect_s=0.3)
+                    with contextlib.closing(late):
+                        try:
+                            late.status(begun.epoch)
+                        except RemoteProtocolError:
+                            return False  # it was let in, and told its role
+                        except MasterUnreachable:
+                            return True
+                    return False
+
+                eventually(refused, "the key is withdrawn")
+
+    def test_key_files(self, tmp_path: Path) -> None:
+        file = tmp_path / "keys"
+        with pytest.raises(ConfigError, match=r"cannot read key file .*; make one with `zmqdist-m"):
+            ZmqDist(model(), master="tcp://127.0.0.1:1", keys=file).__enter__()
+        write_key_files(file)
+        file.chmod(0o640)
+        with pytest.raises(
+            ConfigError, match=r"can be read by others \(mode 640\); run: chmod 600"
+        ):
+            ZmqDist(model(), master="tcp://127.0.0.1:1", keys=file).__enter__()
+        file.chmod(0o600)
+        file.write_text("{}")
+        with pytest.raises(ConfigError, match="is no zmqdist key file; make one with"):
+            ZmqDist(model(), master="tcp://127.0.0.1:1", keys=file).__enter__()
+
+
+class TestMasterElsewhere:
+    def test_other_model(self) -> None:
+        with serving(model()) as master:
+            dd = ZmqDist({"w": np.zeros(3)}, master=master.address, security="none")
+            message = r"differ at array 'w': got float64 \(3,\), expected float64 \(4, 2\)"
+            with dd, pytest.raises(ModelMismatch, match=message):
+                dd.train(PARTITIONS, count)
+
+    def test_descent_belongs_to_the_master(self) -> None:
+        dd = ZmqDist(model(), master="tcp://127.0.0.1:1", security="none")
+        with dd, pytest.raises(ConfigError, match="start zmqdist-master with --descent"):
+            dd.train(PARTITIONS, count, lambda model, update: None)
+
+    def test_worker_with_another_model(self) -> None:
+        with serving(model()) as master, epoch(master) as there:
+            with pytest.raises(ModelMismatch, match="'w'"):
+                work(there, {"w": np.zeros(3)}, count, [1])
+
+    @pytest.mark.usefixtures("threads")
+    def test_stopped_while_training(self) -> None:
+        def gradient(model: Any, items: Any) -> Any:
+            while True:
+                yield {"n": 1}
+
+        with ZmqDist(model(), lease_s=1) as dd:
+            run = Running(lambda: dd.train(PARTITIONS, gradient))
+            eventually(lambda: dd.version > 3, "an update")
+            dd.stop()
+            with pytest.raises(MasterLost, match=r"stopped while train\(\) was running"):
+                run.join()

@@ -1,0 +1,124 @@
+"""Running a gradient that trains its model in place.
+
+The gradient yields after each chunk of work; what changed in its model is sent from
+here, tier by tier, and what others changed is taken in underneath its own progress.
+Nobody waits: an answer is taken in at the first yield after it came.
+
+Each exchange is one step of the ledger: the hot rows after each chunk, and all rows
+after each `Tiers.all_every` chunks and at the end. A retry trains through the settled
+steps again and sends only what is not settled, so that each tier counts once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from zmqdist.errors import ConfigError
+from zmqdist.models.progress import Progress, Rows
+from zmqdist.models.tiers import Ranking, Tiers
+from zmqdist.models.update import Update, as_update
+from zmqdist.task import END, Data, Task
+from zmqdist.wire.rows import RowSparse
+
+WHOLE, HOT = 0, 1
+"""Parts of the model, as `zmqdist.core.parts` numbers them."""
+
+LEARNING = 8
+"""Exchanges of all rows from which a worker learns which rows are hot."""
+
+
+@dataclass
+class InPlace(Task):
+    """Runs one partition in place."""
+
+    _sent: dict[int, tuple[Update, int]] = field(default_factory=dict)
+
+    def run(self, data: Iterable[Any], tiers: Tiers) -> None:
+        """Train through the partition and exchange progress."""
+        known = self.link.begin_in_place(self.parameters)
+        progress = Progress(self.parameters, known, tiers.keep_bits)
+        ranking = Ranking(self.parameters, tiers.hot_rows)
+        hot = ranking.hot() if self.parameters.ranked() >= ranking.names else None
+        source = Data(data)
+        chunks = self.call(0, lambda: self.gradient(self.parameters.model, source))
+        if not isinstance(chunks, Iterator):
+            raise ConfigError(
+                "tiers= is for a gradient that trains the model in place and yields after each "
+                f"chunk; this one returned a {type(chunks).__name__}"
+            )
+        for chunk in itertools.count(1):
+            clock = self.link.start_in_place()
+            said = self.call(self.summary.steps, lambda: next(chunks, END))
+            self._take_in(progress)
+            if hot is None and chunk > LEARNING:
+                hot = ranking.hot()
+            everything = said is END or hot is None or chunk % tiers.all_every == 0
+            update, examples = self._yielded(said), source.take_read()[0]
+            if hot is not None and said is not END:
+                self._exchange(progress, hot, update, clock, HOT, examples)
+                update, examples = Update(None), 0
+            if everything:
+                changes = self._exchange(progress, None, update, clock, WHOLE, examples)
+                for name, change in changes.items():
+                    ranking.saw(name, change.rows)
+            self._send_again()
+            if said is END:
+                break
+            self.link.ask(WHOLE) if everything else self.link.ask(HOT, hot)
+            if tiers.fresh and not everything:
+                self.link.wait_for_answer(HOT)
+                self._take_in(progress)
+        while self.link.in_flight():
+            self.link.wait_for_acks()
+            self._send_again()
+        self.link.end_in_place()
+
+    def _yielded(self, said: Any) -> Update:
+        update = Update(None) if said is END else as_update(said)
+        if not (update.empty or isinstance(update.arrays, dict)):
+            raise ConfigError(
+                "a gradient that trains the model in place yields None or a dict of further "
+                f"changes ({{'words_done': 2000}}); this one yielded a "
+                f"{type(update.arrays).__name__}"
+            )
+        return update
+
+    def _take_in(self, progress: Progress) -> None:
+        for _, tree, held in self.link.answers():
+            progress.rebase(tree["arrays"], held)
+            self.parameters.load({}, tree["scalars"])
+
+    def _exchange(
+        self,
+        progress: Progress,
+        rows: dict[str, Rows] | None,
+        said: Update,
+        clock: int,
+        part: int,
+        examples: int,
+    ) -> dict[str, RowSparse]:
+        """Send the change of some rows (None: all) as the next step; return it."""
+        step, self.summary.steps = self.summary.steps, self.summary.steps + 1
+        settled = self.link.settled(step)
+        changes = progress.take(rows, step, settled=settled)
+        if settled:
+            self.summary.replayed += 1
+            return changes
+        update = Update(
+            {**({} if said.empty else said.arrays), **progress.plain(changes)},
+            examples=examples if said.examples is None else said.examples,
+            metrics=said.metrics,
+        )
+        self._sent = {s: sent for s, sent in self._sent.items() if s in self.link.in_flight()}
+        self._sent[step] = update, clock
+        self.push(step, self.link.held(part), clock, update, 0)
+        return changes
+
+    def _send_again(self) -> None:
+        """Send what the policy sent back: a difference is as good on a newer version."""
+        while (step := self.link.take_requeued()) is not None:
+            update, clock = self._sent[step]
+            self.push(step, self.link.held(HOT), clock, update, 0)

@@ -1,0 +1,140 @@
+"""A worker's own progress: a model that is trained in place and runs ahead of the master.
+
+The worker's model is ``known + unsent``: what it knows of the master's model, its own
+updates under way included, and what it has learned since and not said. An exchange
+sends the unsent part of some rows and takes in the master's newest values of some
+rows, without losing the rest:
+
+* `take` cuts the change out of the unsent part (``known += change``);
+* `rebase` moves ``known`` to the master's values plus the updates that these do not
+  hold yet, and the model by as much.
+
+Rounding is harmless here: what a coarser number format cuts off a change stays in the
+unsent part and goes with the next (error feedback).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zmqdist.models.base import Parameters
+from zmqdist.models.changes import changed_rows
+from zmqdist.wire.bitround import bitround
+from zmqdist.wire.rows import RowSparse, occupied_rows
+
+Rows = NDArray[np.intp]
+
+
+class Progress:
+    """Tracks what a worker has learned and not sent.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        The worker's model. Arrays of fewer than two dimensions count as one row.
+    known : dict of str to ndarray
+        A version of the master's arrays, the same as the model's now; changed in place.
+    keep_bits : int or None, default=None
+        Round changes to so many bits of mantissa before they are sent.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        known: dict[str, NDArray[Any]],
+        keep_bits: int | None = None,
+    ) -> None:
+        self._parameters = parameters
+        self._known = known
+        self._keep_bits = keep_bits
+        self._under_way: dict[int, dict[str, RowSparse]] = {}
+
+    def take(
+        self, rows: Mapping[str, Rows] | None, step: int, *, settled: bool = False
+    ) -> dict[str, RowSparse]:
+        """Return the change of some rows, to be sent; it counts as known from here on.
+
+        Parameters
+        ----------
+        rows : mapping of str to ndarray of int, or None for all rows
+            Arrays that are not named are left out, and so are rows without a change.
+        step : int
+            The step that it is sent as.
+        settled : bool, default=False
+            The master has this change from an earlier attempt, or will say so: it is
+            not sent, and the model goes back to what is known.
+        """
+        update: dict[str, RowSparse] = {}
+        for name, live in _as_rows(self._parameters.arrays()).items():
+            known = _as_row(self._known[name])
+            if rows is not None and name not in rows:
+                continue
+            wanted = changed_rows(known, live) if rows is None else rows[name]
+            change = live[wanted] - known[wanted]
+            if self._keep_bits is not None:
+                change = bitround(change, self._keep_bits)
+            moved = occupied_rows(change)
+            if not moved.all():
+                wanted, change = wanted[moved], change[moved]
+            if not len(wanted):
+                continue
+            update[name] = RowSparse(wanted, change, live.shape)
+            if settled:
+                live[wanted] -= change
+            else:
+                known[wanted] += change
+        if not settled:
+            self._under_way[step] = update
+        return update
+
+    def plain(self, update: dict[str, RowSparse]) -> dict[str, RowSparse | NDArray[Any]]:
+        """Return a change in the shapes of the parameters, ready to be sent."""
+        shapes = {name: array.shape for name, array in self._parameters.arrays().items()}
+        return {
+            name: change if len(shapes[name]) >= 2 else change.values.reshape(shapes[name])
+            for name, change in update.items()
+        }
+
+    def rebase(self, values: Mapping[str, RowSparse | NDArray[Any]], held: Iterable[int]) -> None:
+        """Take in the master's values of some rows, keeping the unsent part on top.
+
+        Parameters
+        ----------
+        values : mapping of str to RowSparse or ndarray
+            Values, not changes.
+        held : iterable of int
+            Steps that these values and all later ones hold; other steps are under way.
+        """
+        for step in held:
+            self._under_way.pop(step, None)
+        live = _as_rows(self._parameters.arrays())
+        for name, part in values.items():
+            known = _as_row(self._known[name])
+            if isinstance(part, RowSparse):
+                rows, fresh = part.rows, part.values
+            else:
+                rows, fresh = np.arange(len(known)), _as_row(part)
+            fresh = fresh.astype(known.dtype, copy=True)
+            for update in self._under_way.values():
+                if (own := update.get(name)) is not None:
+                    _add_common(fresh, rows, own)
+            live[name][rows] += fresh - known[rows]
+            known[rows] = fresh
+
+
+def _add_common(values: NDArray[Any], rows: NDArray[Any], other: RowSparse) -> None:
+    """Add the rows of `other` to those of `values` that have the same numbers (sorted)."""
+    _, here, there = np.intersect1d(rows, other.rows, assume_unique=True, return_indices=True)
+    values[here] += other.values[there]
+
+
+def _as_row(array: NDArray[Any]) -> NDArray[Any]:
+    return array if array.ndim >= 2 else array.reshape(1, -1)
+
+
+def _as_rows(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name: _as_row(array) for name, array in arrays.items()}

@@ -1,0 +1,119 @@
+"""What every way of running a partition shares: its data, its pushes, its errors."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from zmqdist.connection import Connection
+from zmqdist.core.messages import Push
+from zmqdist.errors import GradientError, UpdateError
+from zmqdist.models.base import Parameters
+from zmqdist.models.update import Update
+
+Gradient = Callable[[Any, Any], Any]
+END = object()
+"""What `next` returns at the end of a generator of updates."""
+
+KEEP_ITEMS = 100_000
+"""Items kept per unacknowledged update, so that it can be computed again. Of an update
+from more, the whole partition is run again."""
+
+
+@dataclass
+class Summary:
+    """What one task did; the engine returns it to the driver."""
+
+    partition: int
+    steps: int = 0
+    computed: int = 0
+    items: bool = False
+    replayed: int = 0
+    complete: bool = False
+    stopped: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as a dict of JSON values."""
+        return asdict(self)
+
+
+class Data(Iterator[Any]):
+    """The partition's iterator; remembers what was read since the last update."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = iter(items)
+        self._read: list[Any] = []
+        self.count = 0
+
+    def __next__(self) -> Any:
+        item = next(self._items)
+        self.count += 1
+        if self.count <= KEEP_ITEMS:
+            self._read.append(item)
+        return item
+
+    def take_read(self) -> tuple[int, list[Any] | None]:
+        """Return how many items were read since the last call, and the items if kept."""
+        count, read = self.count, self._read
+        self.count, self._read = 0, []
+        return count, read if count <= KEEP_ITEMS else None
+
+
+@dataclass
+class Task:
+    """One partition being run: the connection, the model, the user's gradient."""
+
+    link: Connection
+    parameters: Parameters
+    gradient: Gradient
+    summary: Summary
+
+    def push(self, step: int, base: int, clock: int, update: Update, examples: int) -> None:
+        """Send the update of a step.
+
+        Parameters
+        ----------
+        step, base, clock : int
+            See `zmqdist.core.messages.Push`.
+        update : Update
+        examples : int
+            What it was computed from, unless the update says.
+
+        Raises
+        ------
+        UpdateError
+            If the update holds what cannot travel.
+        """
+        push = Push(
+            session=0,
+            step=step,
+            base=base,
+            clock=clock,
+            examples=examples if update.examples is None else update.examples,
+            empty=update.empty,
+            metrics=update.finite_metrics(),
+        )
+        self.summary.computed += 1
+        try:
+            self.link.push(push, update.arrays)
+        except UpdateError as error:
+            where = f"partition {self.summary.partition}, step {step}: {error}"
+            self.link.fail(step, "update", str(error), "")
+            raise UpdateError(where, partition=self.summary.partition, step=step) from error
+
+    def call(self, step: int, compute: Callable[[], Any]) -> Any:
+        """Run the user's code; what it raises is reported with partition and step."""
+        try:
+            return compute()
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            trace = traceback.format_exc()
+            self.link.fail(step, "gradient", text, trace)
+            raise GradientError(
+                f"gradient raised on partition {self.summary.partition}, step {step}: {text}",
+                partition=self.summary.partition,
+                step=step,
+                traceback=trace,
+            ) from error
