@@ -1,0 +1,142 @@
+"""Programs that exist: DeepDist's word2vec, other models under its signature, quickstart."""
+
+import gzip
+import importlib.util
+import random
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gensim.models import Word2Vec
+from gensim.models.doc2vec import Doc2Vec, TaggedDocument
+
+from zmqdist import DeepDist, delta
+
+pytestmark = pytest.mark.spark
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+# So that the scores of the quickstart have words to compare.
+WORDS = (
+    "love sex tiger cat book paper computer keyboard internet plane car train telephone "
+    "communication television radio media bread butter cucumber potato doctor nurse student "
+    "king queen man woman boy girl brother sister father mother london paris england france"
+).split()
+
+
+def sentences(count, seed):
+    made = random.Random(seed)
+    return [[made.choice(WORDS) for _ in range(12)] for _ in range(count)]
+
+
+@pytest.fixture
+def master():
+    """Return ``127.0.0.1:PORT`` with a port that is free."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def program():
+    """The example, imported by its path: its functions travel by value."""
+    spec = importlib.util.spec_from_file_location("seed", EXAMPLES / "deepdist_program.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_deepdist_program_three_times_in_one_with(sc, program, master):
+    corpus = sc.parallelize(sentences(200, 1), 4)
+    model = Word2Vec(corpus.collect(), vector_size=16, min_count=1, workers=1, seed=1)
+    with DeepDist(model, master, min_updates=8) as dd:
+        assert dd.address == f"tcp://{master}"
+        for turn in (1, 2, 3):
+            before = model.wv.vectors.copy(), model.syn1neg.copy()
+            result = dd.train(corpus, program.gradient, program.descent)
+            assert dd.model is model
+            assert (result.applied, result.rejected, result.failed) == (4, 0, 0)
+            assert result.version == dd.version == 4 * turn
+            for old, new in zip(before, (model.wv.vectors, model.syn1neg), strict=True):
+                assert np.isfinite(new).all()
+                assert (old != new).any(axis=1).mean() > 0.9  # nearly each word's row
+        assert dd.stats()["applied"] == 4
+    assert dd.version == 12
+    assert len(model.wv.most_similar("king", topn=3)) == 3
+
+
+def test_doc2vec(sc, master):
+    documents = [TaggedDocument(words, [n % 20]) for n, words in enumerate(sentences(200, 2))]
+    model = Doc2Vec(documents, vector_size=16, min_count=1, workers=1, seed=1)
+
+    def gradient(model, items):
+        items = list(items)
+        with delta(model) as update:
+            model.train(items, total_examples=len(items), epochs=1)
+        return update
+
+    before = model.dv.vectors.copy(), model.wv.vectors.copy(), model.syn1neg.copy()
+    with DeepDist(model, master) as dd:
+        for turn in (1, 2):
+            result = dd.train(sc.parallelize(documents, 4), gradient)
+            assert (result.applied, result.version) == (4, 4 * turn)
+    for old, new in zip(before, (model.dv.vectors, model.wv.vectors, model.syn1neg), strict=True):
+        assert np.isfinite(new).all()
+        assert (old != new).any(axis=1).all()
+    assert model.infer_vector(["king", "queen"]).shape == (16,)
+
+
+def test_a_plain_numpy_model(sc, master):
+    """Linear regression comes close to the weights that made the data.
+
+    At a rate that bears a staleness of some 70 versions: a step here costs less than its
+    way, so on a busy machine workers are far ahead of what they get back.
+    """
+    truth = np.array([2.0, -3.0, 0.5])
+    made = np.random.default_rng(7)
+    rows = [(x, float(x @ truth)) for x in made.normal(size=(4000, 3))]
+
+    class Regression:
+        def __init__(self):
+            self.weights = np.zeros(3)
+            self.seen = 0
+
+    def gradient(model, batch):
+        x = np.array([row[0] for row in batch])
+        y = np.array([row[1] for row in batch])
+        slope = x.T @ (x @ model.weights - y) / len(batch)
+        return {"weights": slope, "seen": len(batch)}
+
+    def descent(model, update):
+        model.weights -= 0.02 * update["weights"]
+        model.seen += update["seen"]
+
+    model = Regression()
+    with DeepDist(model, master, min_updates=2) as dd:
+        result = dd.train(sc.parallelize(rows, 4), gradient, descent, epochs=3, batch_size=20)
+        assert result.version == result.applied == 3 * 200
+    assert model.seen == result.examples == 12_000
+    assert np.abs(model.weights - truth).max() < 0.01, result.summary()
+
+
+def test_quickstart_shows_its_options(start):
+    out = start(EXAMPLES / "quickstart.py", "--help").output(60)
+    for option in ("--input", "--master", "--epochs", "--partitions", "--no-compare"):
+        assert option in out
+
+
+@pytest.mark.slow
+def test_quickstart_on_a_small_text(start, tmp_path):
+    path = tmp_path / "text.txt.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as text:
+        text.writelines(" ".join(words).title() + ".\n\n" for words in sentences(2000, 3))
+    options = ("--input", path.as_uri(), "--epochs", "1", "--no-compare", "--dim", "12")
+    out = start(EXAMPLES / "quickstart.py", *options).output(100)
+    assert f"24,000 words, {len(WORDS)} in the vocabulary" in out
+    assert "zmqdist on Spark" in out
+    assert "gensim, one process" not in out
+    assert "  king " in out
+    assert "updates applied" in out
+    applied = next(line for line in out.splitlines() if line.startswith("updates applied"))
+    assert applied.split()[-1] == "3"  # 24,000 words, about 10,000 a time, in one partition
