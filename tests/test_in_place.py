@@ -1,0 +1,365 @@
+"""Training in place: what each worker learned is in the model once, whatever the tiers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support import ThreadEngine, epoch, serving, work
+from zmqdist import Update, ZmqDist
+from zmqdist.connection import Connection
+from zmqdist.engines.job import Job
+from zmqdist.errors import ConfigError, GradientError
+from zmqdist.merge import RowTrustRegion
+from zmqdist.models.arrays import PathParameters
+from zmqdist.models.structure import load_structure
+from zmqdist.models.tiers import Tiers
+from zmqdist.staleness import Asynchronous, BoundedStaleness, SoftSync, StaleSynchronous
+from zmqdist.task import Summary
+from zmqdist.worker import run_partition
+
+ROWS = 40
+ITEMS = [[(7 * n + 3 * part) ** 2 % ROWS for n in range(30)] for part in range(5)]
+TIERS = Tiers(hot_rows=6, all_every=4)
+PER_CHUNK = 2
+
+
+class Table:
+    """Rows to be counted in; the others are here for their shapes."""
+
+    def __init__(self) -> None:
+        self.rows = np.zeros((ROWS, 3), np.float32)
+        self.bias = np.zeros(4, np.float32)
+        self.whole = np.zeros((), np.float64)
+        self.items = 0
+
+
+def learn(model: Table, items: Any) -> Iterator[Any]:
+    """Add dyadic numbers, so that every order gives the same sum."""
+    for count, item in enumerate(items, 1):
+        model.rows[item] += [1, 0.25, -0.5]
+        model.bias[item % 4] += 0.125
+        model.whole += 0.5
+        if count % PER_CHUNK == 0:
+            yield Update({"items": PER_CHUNK}, metrics={"item": item})
+
+
+def expected(parts: Any = ITEMS, epochs: int = 1) -> Table:
+    sum_of_all = Table()
+    for _ in range(epochs):
+        for part in parts:
+            sum_of_all.items += sum(update.arrays["items"] for update in learn(sum_of_all, part))
+    return sum_of_all
+
+
+def check_sum(model: Table, parts: Any = ITEMS, epochs: int = 1) -> None:
+    right = expected(parts, epochs)
+    np.testing.assert_array_equal(model.rows, right.rows)
+    np.testing.assert_array_equal(model.bias, right.bias)
+    assert (model.whole, model.items) == (right.whole, right.items)
+
+
+class OwnModels(ThreadEngine):
+    """Runs partitions in threads that, as processes do, have a model each."""
+
+    def run(self, job: Job, missing: list[int]) -> list[Summary]:
+        first = self._attempts
+        self._attempts += len(missing)
+        own = threading.local()
+
+        def work(index: int) -> Summary:
+            if not hasattr(own, "structure"):
+                own.structure = load_structure(job.payload)
+            model, gradient = own.structure
+            partition = missing[index]
+            return run_partition(
+                job.assignment,
+                model,
+                gradient,
+                partition=partition,
+                attempt=first + index,
+                data=self._data[partition],
+            )
+
+        with ThreadPoolExecutor(self._workers) as pool:
+            return list(pool.map(work, range(len(missing))))
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmqdist.api.engine_for", OwnModels)
+
+
+@pytest.fixture
+def ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PathParameters, "ranked", lambda self: frozenset({"rows"}))
+
+
+# ---- the sum ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("threads")
+class TestSum:
+    @pytest.mark.parametrize("rows_are_ranked", [False, True])
+    @pytest.mark.parametrize("fresh", [False, True])
+    @pytest.mark.parametrize("max_in_flight", [1, 2, 4])
+    @pytest.mark.parametrize("workers", [1, 4])
+    def test_all_is_in_the_model_once(
+        self,
+        workers: int,
+        max_in_flight: int,
+        fresh: bool,
+        rows_are_ranked: bool,
+        request: pytest.FixtureRequest,
+    ) -> None:
+        if rows_are_ranked:
+            request.getfixturevalue("ranked")
+        tiers = Tiers(hot_rows=6, all_every=4, fresh=fresh)
+        with ZmqDist(Table(), staleness=Asynchronous(), max_in_flight=max_in_flight) as dd:
+            result = dd.train(ITEMS, learn, tiers=tiers, epochs=2, workers=workers)
+            check_sum(dd.model, epochs=2)
+            assert result.examples == 2 * sum(map(len, ITEMS))
+            assert result.rejected == result.failed == 0
+            dd.train(ITEMS, learn, tiers=tiers, workers=workers)
+            check_sum(dd.model, epochs=3)
+
+    @pytest.mark.parametrize(
+        "tiers",
+        [
+            Tiers(hot_rows=0, all_every=3),
+            Tiers(hot_rows=10 * ROWS, all_every=1),
+            Tiers(hot_rows=1, all_every=10_000),
+        ],
+        ids=repr,
+    )
+    def test_tiers_at_their_ends(self, tiers: Tiers, ranked: None) -> None:
+        with ZmqDist(Table(), staleness=Asynchronous()) as dd:
+            dd.train(ITEMS, learn, tiers=tiers, workers=3)
+            check_sum(dd.model)
+
+    @pytest.mark.parametrize("max_in_flight", [1, 3])
+    @pytest.mark.parametrize(
+        "policy",
+        [
+            BoundedStaleness(0, "requeue"),
+            BoundedStaleness(1, "requeue"),
+            StaleSynchronous(0),
+            StaleSynchronous(2),
+            StaleSynchronous(0, "lazy"),
+        ],
+        ids=repr,
+    )
+    def test_policies_that_send_back_or_hold_back(
+        self, policy: Any, max_in_flight: int, ranked: None
+    ) -> None:
+        with ZmqDist(Table(), staleness=policy, max_in_flight=max_in_flight) as dd:
+            result = dd.train(ITEMS, learn, tiers=TIERS, workers=3)
+            check_sum(dd.model)
+        assert result.sessions == len(ITEMS)  # nothing was left for a second attempt
+        if isinstance(policy, BoundedStaleness):
+            assert max(result.staleness) <= policy.max_staleness
+
+    def test_rounded_changes_keep_what_rounding_cuts_off(self, ranked: None) -> None:
+        def drip(model: Table, items: Any) -> Iterator[None]:
+            for _ in items:
+                model.rows += np.float32(1.0 + 2.0**-9)
+                yield
+
+        tiers = Tiers(hot_rows=4, all_every=2, keep_bits=4, read_bits=6)
+        with ZmqDist(Table(), staleness=Asynchronous()) as dd:
+            dd.train([range(64)], drip, tiers=tiers)
+            np.testing.assert_allclose(dd.model.rows, 64 * (1 + 2.0**-9), rtol=2.0**-11)
+
+    def test_a_worker_alone_is_not_damped(self) -> None:
+        with ZmqDist(Table(), staleness=Asynchronous(), merge=RowTrustRegion(4.0)) as dd:
+            dd.train(ITEMS[:1], learn, tiers=TIERS, workers=1)
+            check_sum(dd.model, ITEMS[:1])
+
+
+# ---- what a worker knows ------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("threads", "ranked")
+class TestModelOfTheWorker:
+    @pytest.mark.parametrize("policy", [Asynchronous(), BoundedStaleness(0, "requeue")], ids=repr)
+    def test_a_worker_alone_trains_as_without_a_master(self, policy: Any) -> None:
+        SEEN.clear()
+        with ZmqDist(Table(), staleness=policy) as dd:
+            dd.train(ITEMS, watched, tiers=TIERS, workers=1)
+        alone = Table()
+        right = [alone.rows.copy() for part in ITEMS for _ in learn(alone, part)]
+        np.testing.assert_array_equal(SEEN, right)
+
+    def test_what_others_learned_arrives(self) -> None:
+        SEEN.clear()
+        tiers = Tiers(hot_rows=2, all_every=2)
+        with ZmqDist(Table(), staleness=Asynchronous()) as dd:
+            dd.train([[0], [1]], meeting, tiers=tiers, workers=2)
+        assert SEEN == [(1.0, 1.0, 2.0)] * 2
+
+    def test_what_is_settled_is_not_in_the_worker_s_model_twice(self) -> None:
+        """A second attempt starts from values that hold what its first one sent."""
+        first, second = Table(), Table()
+        SEEN.clear()
+        with serving(first, policy=Asynchronous()) as master, epoch(master) as assignment:
+            assignment = replace(assignment, tiers=TIERS)
+            with pytest.raises(GradientError, match="half-way"):
+                work(assignment, Table(), half_way, ITEMS[0], attempt=1)
+            assert not work(assignment, second, watched, ITEMS[0], attempt=2).stopped
+            check_sum(first, ITEMS[:1])
+            right = [rows for rows in SEEN if not np.array_equal(rows, first.rows)]
+            assert len(right) == len(SEEN) - 1
+            np.testing.assert_array_equal(second.rows, first.rows)
+
+
+SEEN: list[Any] = []
+TWO = threading.Barrier(2, timeout=20)
+
+
+def watched(model: Table, items: Any) -> Iterator[Any]:
+    for update in learn(model, items):
+        SEEN.append(model.rows.copy())
+        yield update
+
+
+def half_way(model: Table, items: Any) -> Iterator[Any]:
+    for chunk, update in enumerate(learn(model, items)):
+        if chunk == 9:
+            raise OSError("half-way")
+        yield update
+
+
+def meeting(model: Table, items: Any) -> Iterator[None]:
+    """Rows 0 and 1 are hot, row 30 is not."""
+    model.rows[next(items)] += 1
+    model.rows[30] += 1
+    for _ in range(6):
+        TWO.wait()
+        yield
+    SEEN.append((float(model.rows[0, 0]), float(model.rows[1, 0]), float(model.rows[30, 0])))
+
+
+# ---- bytes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("threads")
+class TestReuse:
+    def test_the_next_partition_asks_for_what_changed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[int] = []
+        enter = Connection.__enter__
+
+        def noted(self: Connection) -> Connection:
+            asked.append(self._state.version)
+            return enter(self)
+
+        monkeypatch.setattr(Connection, "__enter__", noted)
+        big = {"w": np.zeros((20_000, 8), np.float32), "n": 0}
+
+        def touch(model: Any, items: Any) -> Iterator[Update]:
+            for item in items:
+                model["w"][item] += 1
+                yield Update({"n": 1})
+
+        with ZmqDist(big, staleness=Asynchronous(), codec="raw") as dd:
+            first = dd.train([range(5)], touch, tiers=TIERS, workers=1)
+            second = dd.train([range(5)] * 4, touch, tiers=TIERS, workers=1)
+            assert np.array_equal(dd.model["w"][:6, 0], [5, 5, 5, 5, 5, 0])
+            assert dd.model["n"] == 25
+        assert asked[0] == -1
+        assert all(version > 0 for version in asked[1:])
+        assert first.bytes_published > big["w"].nbytes
+        assert second.bytes_published < big["w"].nbytes / 10
+
+
+# ---- programs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("threads")
+class TestPrograms:
+    @pytest.mark.parametrize("result", [{"items": 1}, None, [1]], ids=repr)
+    def test_a_gradient_that_is_no_generator(self, result: Any) -> None:
+        with ZmqDist(Table(), staleness=Asynchronous()) as dd:
+            with pytest.raises(ConfigError, match="yields after each chunk; this one returned a"):
+                dd.train(ITEMS, lambda model, items: result, tiers=TIERS)
+
+    def test_a_policy_that_merges(self) -> None:
+        with ZmqDist(Table(), staleness=SoftSync(2)) as dd:
+            with pytest.raises(ConfigError, match="without a buffer"):
+                dd.train(ITEMS, learn, tiers=TIERS)
+
+    def test_what_is_yielded_may_be_nothing(self) -> None:
+        def silent(model: Table, items: Any) -> Iterator[None]:
+            for update in learn(model, items):
+                assert update
+                yield
+
+        with ZmqDist(Table(), staleness=Asynchronous()) as dd:
+            result = dd.train(ITEMS, silent, tiers=TIERS)
+            assert dd.model.items == 0
+            dd.model.items = expected().items
+            check_sum(dd.model)
+            assert result.examples == sum(map(len, ITEMS))
+
+    def test_a_gradient_that_never_yields(self) -> None:
+        def at_once(model: Table, items: Any) -> Iterator[Any]:
+            model.items = sum(1 for _ in learn(model, items))
+            yield from ()
+
+        with ZmqDist(Table(), staleness=Asynchronous()) as dd:
+            result = dd.train(ITEMS, at_once, tiers=TIERS)
+            dd.model.items = expected().items
+            check_sum(dd.model)
+            assert result.examples == sum(map(len, ITEMS))
+
+    def test_what_is_yielded_is_no_update(self) -> None:
+        def wrong(model: Table, items: Any) -> Iterator[Any]:
+            yield [np.ones(3)]
+
+        with ZmqDist(Table(), staleness=Asynchronous()) as dd:
+            with pytest.raises(ConfigError, match=r"None or a dict of further.* yielded a list"):
+                dd.train(ITEMS, wrong, tiers=TIERS)
+
+    def test_examples_and_metrics_are_those_of_the_update(self) -> None:
+        def counted(model: Table, items: Any) -> Iterator[Update]:
+            for item in items:
+                yield Update({"items": 1}, examples=10, metrics={"item": item})
+
+        with ZmqDist(Table(), staleness=Asynchronous()) as dd:
+            result = dd.train(ITEMS, counted, tiers=TIERS)
+            assert dd.model.items == 150
+        assert result.examples == 1500
+        assert any("item" in entry for entry in result.history)
+
+
+# ---- in processes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dies_at", [3, 9, 13])
+@pytest.mark.parametrize("max_in_flight", [1, 3])
+def test_killed_worker_process(tmp_path: Path, dies_at: int, max_in_flight: int) -> None:
+    marker = tmp_path / "killed"
+
+    def dying(model: Table, items: Any) -> Iterator[Any]:
+        for chunk, update in enumerate(learn(model, items), 1):
+            if chunk == dies_at and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield update
+
+    with ZmqDist(Table(), staleness=Asynchronous(), max_in_flight=max_in_flight) as dd:
+        result = dd.train(ITEMS, dying, tiers=TIERS)
+        assert marker.exists()
+        assert result.sessions == len(ITEMS) + 1
+        assert result.duplicates == 0  # what is settled is not sent again
+        check_sum(dd.model)
