@@ -61,7 +61,8 @@ class InPlace(Task):
                 self._exchange(progress, hot, update, clock, HOT, examples)
                 update, examples = Update(None), 0
             if everything:
-                changes = self._exchange(progress, None, update, clock, WHOLE, examples)
+                last = said is END
+                changes = self._exchange(progress, None, update, clock, WHOLE, examples, last)
                 for name, change in changes.items():
                     ranking.saw(name, change.rows)
             self._send_again()
@@ -99,11 +100,12 @@ class InPlace(Task):
         clock: int,
         part: int,
         examples: int,
+        last: bool = False,
     ) -> dict[str, RowSparse]:
         """Send the change of some rows (None: all) as the next step; return it."""
         step, self.summary.steps = self.summary.steps, self.summary.steps + 1
         settled = self.link.settled(step)
-        changes = progress.take(rows, step, settled=settled)
+        changes = progress.take(rows, step, settled=settled, last=last)
         if settled:
             self.summary.replayed += 1
             return changes

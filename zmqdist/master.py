@@ -315,9 +315,9 @@ class Master:
     def _descend(self, update: Any) -> None:
         if self.descent is None:
             add(self.parameters, update)
-            self._snapshot.touched(update)
+            self._snapshot.touched(update, only=True)
         else:
-            self._snapshot.touched_all()
+            self._snapshot.touched(update, only=False)
             self.descent(self.model, update)
         self.parameters.arrays(), self.parameters.scalars()  # still what they were
 

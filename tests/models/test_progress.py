@@ -69,8 +69,8 @@ class TwoWorkers(RuleBasedStateMachine):
             model["zero"] += change
         self.changed()
 
-    def changed(self) -> None:
-        self.snapshot.touched_all()
+    def changed(self, update: Any = None) -> None:
+        self.snapshot.touched(update, only=False)
         self.version += 1
 
     @rule(rows=st.one_of(st.none(), st.sets(st.integers(0, N - 1))))
@@ -104,7 +104,7 @@ class TwoWorkers(RuleBasedStateMachine):
             self.down.append(("requeue", (number, update)))
         elif kind == "push":
             add(self.parameters, update)
-            self.changed()
+            self.changed(update)
             self.down.append(("ack", number))
         else:
             if self.version > self.snapshot.version:
@@ -243,7 +243,30 @@ def test_what_rounding_cuts_off_goes_with_the_next(keep_bits: int) -> None:
         left = np.abs(total - sent).max()
         assert left <= 4 * 2.0 ** -(keep_bits + 1) + 1e-4
     for step in range(50, 90):
-        for rows in progress.take(None, step).values():
+        for rows in progress.take(None, step, last=True).values():
             sent += rows.todense()
     np.testing.assert_allclose(sent, total, atol=1e-4)
-    assert progress.take(None, 90) == {}
+    assert progress.take(None, 90, last=True) == {}
+
+
+def test_a_remainder_waits_for_a_new_change() -> None:
+    model = {"w": np.zeros((3, 4), np.float32)}
+    progress = new_progress(model, keep_bits=4)
+    model["w"][1] += np.float32(1 + 2.0**-9)
+    assert list(progress.take(None, 0)["w"].rows) == [1]
+    assert progress.take(None, 1) == {}, "a remainder is no news"
+    model["w"][2] += 1
+    assert list(progress.take(None, 2)["w"].rows) == [2]
+    model["w"][1] += 1
+    assert list(progress.take(None, 3)["w"].rows) == [1]
+    assert list(progress.take(None, 4, last=True)["w"].rows) == [1]
+
+
+def test_a_row_without_progress_stays_known_to_the_bit() -> None:
+    rng = np.random.default_rng(2)
+    model = {"w": rng.normal(size=(200, 8)).astype(np.float32)}
+    progress = new_progress(model)
+    model["w"][:50] += np.float32(1e-3)
+    fresh = rng.normal(size=(200, 8)).astype(np.float32)
+    progress.rebase({"w": fresh}, ())
+    assert list(progress.take(None, 0)["w"].rows) == list(range(50))

@@ -56,11 +56,22 @@ class Publishing(RuleBasedStateMachine):
         self.snapshot = Snapshot(self.parameters)
         self.version = 0
         self.history: dict[int, dict[str, np.ndarray]] = {}
+        self.told: dict[int, dict[str, set[int]]] = {}  # version: rows that updates held
+        self.telling: dict[str, set[int]] = {}
+
+    def tell(self, update: dict[str, Any]) -> None:
+        self.snapshot.touched(update, only=True)
+        for name, change in update.items():
+            rows = set(change.rows.tolist()) if isinstance(change, RowSparse) else set()
+            if getattr(self.model[name], "ndim", 2) < 2:
+                rows = {0} if rows or not isinstance(change, RowSparse) else set()
+            if rows:
+                self.telling.setdefault(name, set()).update(rows)
 
     @initialize(told_before=st.booleans())
     def first(self, told_before: bool) -> None:
         if told_before:
-            self.snapshot.touched({"a": RowSparse([1], np.ones((1, 2)), (7, 2))})
+            self.snapshot.touched({"a": RowSparse([1], np.ones((1, 2)), (7, 2))}, only=True)
         tree = self.snapshot.take(0)
         assert same(tree["arrays"], arrays_of(self.model))
         self.history[0] = arrays_of(self.model)
@@ -76,7 +87,7 @@ class Publishing(RuleBasedStateMachine):
         update = {name: change.astype(self.model[name].dtype), "n": 1}
         with np.errstate(over="ignore"):
             add(self.parameters, update)
-        self.snapshot.touched(update)
+        self.tell(update)
 
     @rule(name=st.sampled_from(["a", "bias", "zero"]), number=numbers)
     def add_dense(self, name: str, number: float) -> None:
@@ -84,16 +95,16 @@ class Publishing(RuleBasedStateMachine):
         if name == "a":
             update[name][2:] = 0
         add(self.parameters, update)
-        self.snapshot.touched(update)
+        self.tell(update)
 
     @rule(name=st.sampled_from(sorted(ROWS)), data=st.data(), number=numbers)
     def descend_somewhere(self, name: str, data: st.DataObject, number: float) -> None:
         self.model[name][data.draw(some_rows(name))] = number
         self.model["bias"][0] = number
         if data.draw(st.booleans()):
-            self.snapshot.touched_all()
+            self.snapshot.touched(None, only=False)
         else:
-            self.snapshot.touched([1, 2])  # an update that names no rows
+            self.snapshot.touched([1, 2], only=True)  # an update that names no rows
 
     @rule(behind=st.booleans())
     def publish(self, behind: bool) -> None:
@@ -101,9 +112,12 @@ class Publishing(RuleBasedStateMachine):
         tree = self.snapshot.take(self.version)
         before, now = self.history[max(self.history)], arrays_of(self.model)
         assert set(tree["arrays"]) == {
-            name for name in now if now[name].tobytes() != before[name].tobytes()
+            name
+            for name in now
+            if name in self.telling or now[name].tobytes() != before[name].tobytes()
         }
         self.history[self.version] = now
+        self.told[self.version], self.telling = self.telling, {}
         self.replica.load(self.version, tree)
 
     @precondition(lambda self: self.history)
@@ -152,6 +166,7 @@ class Publishing(RuleBasedStateMachine):
                     part = row if by_rows else ...
                     if old is None or new[part].tobytes() != old[part].tobytes():
                         rows.add(row)
+                rows |= self.told.get(after, {}).get(name, set())
             if asked is not None:
                 rows &= set(asked[name].tolist()) if name in asked else set()
             if rows:
@@ -169,17 +184,21 @@ TestPublishing = Publishing.TestCase
 
 
 @given(first=some_rows("a"), second=some_rows("a"))
-def test_what_was_told_is_compared_all_the_same(first: list[int], second: list[int]) -> None:
+def test_what_was_told_counts_as_changed(first: list[int], second: list[int]) -> None:
     model = new_model()
     snapshot = Snapshot(parameters_of(model))
     snapshot.take(0)
     for rows in (sorted(first), sorted(second)):
-        snapshot.touched({"a": RowSparse(rows, np.zeros((len(rows), 2)), (7, 2)), "n": 1})
+        snapshot.touched(
+            {"a": RowSparse(rows, np.zeros((len(rows), 2)), (7, 2)), "n": 1}, only=True
+        )
     model["a"][sorted(first)] += 1
     told = snapshot.take(1)["arrays"]
     full = Snapshot(parameters_of(model))
     full.take(0)
-    assert set(told) == ({"a"} if first else set())
+    assert set(told) == ({"a"} if first or second else set())
+    rows = getattr(told.get("a"), "rows", np.arange(7))
+    assert not told or set(rows.tolist()) >= {*first, *second}
     assert same({"a": snapshot.since(-1)["arrays"]["a"]}, {"a": full.since(-1)["arrays"]["a"]})
 
 

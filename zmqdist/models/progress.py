@@ -52,21 +52,30 @@ class Progress:
         self._known = known
         self._keep_bits = keep_bits
         self._under_way: dict[int, dict[str, RowSparse]] = {}
+        self._remainders: dict[str, NDArray[Any]] = {}
 
     def take(
-        self, rows: Mapping[str, Rows] | None, step: int, *, settled: bool = False
+        self,
+        rows: Mapping[str, Rows] | None,
+        step: int,
+        *,
+        settled: bool = False,
+        last: bool = False,
     ) -> dict[str, RowSparse]:
         """Return the change of some rows, to be sent; it counts as known from here on.
 
         Parameters
         ----------
         rows : mapping of str to ndarray of int, or None for all rows
-            Arrays that are not named are left out, and so are rows without a change.
+            Arrays that are not named are left out, and so are rows without a change. Of
+            all rows those wait that hold no more than what rounding left the last time.
         step : int
             The step that it is sent as.
         settled : bool, default=False
             The master has this change from an earlier attempt, or will say so: it is
             not sent, and the model goes back to what is known.
+        last : bool, default=False
+            Send the remainders too: nothing comes after this.
         """
         update: dict[str, RowSparse] = {}
         for name, live in _as_rows(self._parameters.arrays()).items():
@@ -75,8 +84,9 @@ class Progress:
                 continue
             wanted = changed_rows(known, live) if rows is None else rows[name]
             change = live[wanted] - known[wanted]
-            if self._keep_bits is not None:
-                change = bitround(change, self._keep_bits)
+            if self._keep_bits is not None and change.dtype.kind == "f":
+                choose = rows is None and not last
+                wanted, change = self._rounded(name, wanted, change, len(live), choose)
             moved = occupied_rows(change)
             if not moved.all():
                 wanted, change = wanted[moved], change[moved]
@@ -90,6 +100,18 @@ class Progress:
         if not settled:
             self._under_way[step] = update
         return update
+
+    def _rounded(
+        self, name: str, rows: Rows, change: NDArray[Any], n_rows: int, choose: bool
+    ) -> tuple[Rows, NDArray[Any]]:
+        """Round a change; of all rows leave those out that hold a remainder only."""
+        remainders = self._remainders.setdefault(name, np.zeros(n_rows, np.float64))
+        if choose:
+            news = _sizes(change) > 2 * remainders[rows]
+            rows, change = rows[news], change[news]
+        rounded = bitround(change, self._keep_bits or 0)
+        remainders[rows] = _sizes(change - rounded)
+        return rows, rounded
 
     def plain(self, update: dict[str, RowSparse]) -> dict[str, RowSparse | NDArray[Any]]:
         """Return a change in the shapes of the parameters, ready to be sent."""
@@ -122,8 +144,16 @@ class Progress:
             for update in self._under_way.values():
                 if (own := update.get(name)) is not None:
                     _add_common(fresh, rows, own)
-            live[name][rows] += fresh - known[rows]
+            # In this order a row without progress of its own comes out equal to the last bit
+            unsent = live[name][rows] - known[rows]
             known[rows] = fresh
+            live[name][rows] = fresh + unsent
+
+
+def _sizes(rows: NDArray[Any]) -> NDArray[Any]:
+    """Return the largest absolute value of each row."""
+    sizes: NDArray[Any] = np.abs(rows).max(axis=tuple(range(1, rows.ndim)), initial=0)
+    return sizes
 
 
 def _add_common(values: NDArray[Any], rows: NDArray[Any], other: RowSparse) -> None:

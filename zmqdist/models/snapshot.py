@@ -47,28 +47,37 @@ class Snapshot:
 
     parameters: Parameters
     version: int = -1
-    _touched: dict[str, list[NDArray[np.intp]]] | None = None
+    _touched: dict[str, list[NDArray[np.integer]]] = field(default_factory=dict)
+    _compare: set[str] = field(default_factory=set)
+    _compare_all: bool = True
     _arrays: dict[str, _Kept] = field(default_factory=dict)
     _scalars: dict[str, Scalar] = field(default_factory=dict)
 
-    def touched(self, update: Any) -> None:
-        """Note that only the rows which an update holds have changed.
+    def touched(self, update: Any, *, only: bool) -> None:
+        """Note that an update was applied.
 
-        Who knows no better calls `touched_all`; then `take` compares all rows.
+        The rows of its `RowSparse` entries count as changed even if their bits come out
+        as they were: a worker that trains in place holds its own changes and waits to
+        hear what became of them.
+
+        Parameters
+        ----------
+        update : tree
+        only : bool
+            No other rows can have changed; else `take` compares all.
         """
-        if not isinstance(update, Mapping) or self._touched is None:
-            self.touched_all()
-            return
-        for name, change in update.items():
-            if isinstance(change, RowSparse):
+        self._compare_all |= not only
+        for name, change in update.items() if isinstance(update, Mapping) else ():
+            kept = self._arrays.get(name)
+            if kept is None:
+                continue
+            if isinstance(change, RowSparse) and change.shape == kept.values.shape:
                 self._touched.setdefault(name, []).append(change.rows)
-            elif name in self._arrays:
-                rows = np.arange(len(self._arrays[name].stamps))
-                self._touched.setdefault(name, []).append(rows)
-
-    def touched_all(self) -> None:
-        """Note that any row may have changed."""
-        self._touched = None
+            elif kept.by_rows:
+                self._compare.add(name)
+            else:
+                self._touched[name] = [np.zeros(1, np.intp)]
+        self._compare_all |= not isinstance(update, Mapping)
 
     def take(self, version: int) -> dict[str, Any]:
         """Copy what changed since the last call; return it as the tree to broadcast.
@@ -100,7 +109,7 @@ class Snapshot:
                 changes[name] = kept.values
         self._scalars = self.parameters.scalars()
         self.version = version
-        self._touched = {}
+        self._touched, self._compare, self._compare_all = {}, set(), False
         return self._tree(changes)
 
     def since(
@@ -136,16 +145,11 @@ class Snapshot:
         return self._tree(changes)
 
     def _changed(self, name: str, kept: _Kept, live: NDArray[Any]) -> NDArray[np.intp]:
-        """Return the rows that differ, looking only where something may have changed."""
-        if self._touched is None:
-            return changed_rows(kept.values, live)
-        touched = self._touched.get(name)
-        if touched is None:
-            return np.empty(0, np.intp)
-        rows = np.unique(np.concatenate(touched)).astype(np.intp, copy=False)
-        if not kept.by_rows or 2 * len(rows) > len(live):
-            return changed_rows(kept.values, live)
-        return rows[changed_rows(kept.values[rows], live[rows])]
+        """Return the rows that were touched, and those that differ where any may."""
+        parts = [part.astype(np.intp, copy=False) for part in self._touched.get(name, [])]
+        if self._compare_all or name in self._compare:
+            parts.append(changed_rows(kept.values, live))
+        return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.intp)
 
     def _tree(self, changes: dict[str, Any]) -> dict[str, Any]:
         return {"arrays": changes, "scalars": self._scalars}
