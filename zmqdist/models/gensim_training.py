@@ -27,7 +27,7 @@ from zmqdist.models.update import Update
 WORD_VECTORS: dict[str, Any] = {"staleness": Asynchronous(), "merge": RowTrustRegion(4.0)}
 """Options of `ZmqDist` with which embeddings learn from many workers as from one."""
 
-TIERS = Tiers(hot_rows=1024, all_every=50, keep_bits=7, read_bits=12)
+TIERS = Tiers(hot_rows=1024, all_every=50, keep_bits=4, read_bits=7)
 
 
 @dataclass(frozen=True)
