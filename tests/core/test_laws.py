@@ -1,4 +1,4 @@
-"""Conservation of staleness, as exact integer identities (research/staleness.md, 0.2).
+"""Conservation of staleness, as exact integer identities.
 
 Every one of n workers always has exactly one update under way, begun on the version
 that was current then. An applied update makes each of the n - 1 others one version

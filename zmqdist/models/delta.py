@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from zmqdist.errors import UpdateError
 from zmqdist.models.arrays import ROOT
 from zmqdist.models.base import Parameters, Scalar, as_scalar, parameters_of
+from zmqdist.models.changes import changed_rows
 from zmqdist.wire.rows import RowSparse
 
 
@@ -121,23 +122,15 @@ def _array_change(before: NDArray[Any], after: NDArray[Any]) -> Any:
     """Return after - before, or None if no bit changed (so a NaN that stays is no change)."""
     if after.size == 0 or after.dtype.kind == "b":
         return None
-    changed = np.not_equal(_bits(before), _bits(after))
-    if after.ndim != 2:
-        return np.asarray(_difference(after, before)) if changed.any() else None
-    rows = np.flatnonzero(changed.any(axis=1))
+    rows = changed_rows(before, after)
     if len(rows) == 0:
         return None
+    if after.ndim != 2:
+        return np.asarray(_difference(after, before))
     if len(rows) == len(after):
         return RowSparse(rows, _difference(after, before), after.shape)
     values = _difference(after.take(rows, axis=0), before.take(rows, axis=0))
     return RowSparse(rows, values, after.shape)
-
-
-def _bits(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the rows as unsigned numbers: shape (n, words); a few wide words compare fast."""
-    rows = np.ascontiguousarray(array).reshape(len(array) if array.ndim > 1 else 1, -1)
-    raw = rows.view(np.uint8)
-    return raw.view(next(f"u{size}" for size in (8, 4, 2, 1) if raw.shape[1] % size == 0))
 
 
 def _difference(after: NDArray[Any], before: NDArray[Any]) -> Any:
