@@ -25,7 +25,8 @@ from zmqdist.models.tiers import Tiers
 from zmqdist.models.update import Update
 
 WORD_VECTORS: dict[str, Any] = {"staleness": Asynchronous(), "merge": RowTrustRegion(4.0)}
-"""Options of `ZmqDist` with which embeddings learn from many workers as from one."""
+"""Options of `ZmqDist` for embeddings. CBOW learns with them from 8 workers as from one;
+skip-gram does not yet: its frequent rows run away with this cap (docs/word2vec.md)."""
 
 TIERS = Tiers(hot_rows=1024, all_every=50, keep_bits=4, read_bits=7)
 
