@@ -167,9 +167,7 @@ class Connection:
     def start(self, parameters: Parameters) -> tuple[int, int]:
         """Wait until a step may start, refresh the model, return (base version, clock)."""
         with self._condition:
-            while not self._state.may_start():
-                self._post(self._state.want(time.monotonic()))
-                self._wait(None)
+            self._wait_to_start()
             clock, read = self._state.start()
             if read:
                 self._read_into(parameters)
@@ -204,9 +202,7 @@ class Connection:
     def start_in_place(self) -> int:
         """Wait until a step may start that goes on with the model at hand; return its clock."""
         with self._condition:
-            while not self._state.may_start():
-                self._post(self._state.want(time.monotonic()))
-                self._wait(None)
+            self._wait_to_start()
             return self._state.start()[0]
 
     def ask(self, part: int, rows: dict[str, Any] | None = None) -> None:
@@ -280,6 +276,11 @@ class Connection:
                     self._condition.wait(POLL_S)
 
     # ---- waiting ------------------------------------------------------------------------------
+
+    def _wait_to_start(self) -> None:
+        while not self._state.may_start():
+            self._post(self._state.want(time.monotonic()))
+            self._wait(None)
 
     def _wait_for(self, arrived: Callable[[], bool]) -> None:
         while not arrived():

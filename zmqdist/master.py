@@ -308,6 +308,8 @@ class Master:
         try:
             self._descend(self._merge.merge(updates))
         except Exception as error:  # as above
+            # An epoch that was closed meanwhile has no report left to say this in.
+            log.error("cannot apply %d merged updates: %s", len(updates), error)
             self._perform(self.state.unflushed(flush, *self._failure(error)))
         else:
             self.state.flushed(flush)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from zmqdist.connection import Connection
@@ -33,10 +33,6 @@ class Summary:
     replayed: int = 0
     complete: bool = False
     stopped: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as a dict of JSON values."""
-        return asdict(self)
 
 
 class Data(Iterator[Any]):

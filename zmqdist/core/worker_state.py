@@ -2,7 +2,7 @@
 
 `WorkerState` knows what is unacknowledged, which version the worker holds and
 whether the next step may start. It never sees an array: its driver
-(`zmqdist.worker`) keeps the encoded updates and the replica, and performs the
+(`zmqdist.connection`) keeps the encoded updates and the replica, and performs the
 actions in order.
 """
 

@@ -1,7 +1,7 @@
 """The sockets: ROUTER and XPUB on the master, DEALER and SUB on a worker.
 
-Moves lists of frames and knows nothing of what is in them. Each object belongs to
-the thread that made it, but for `wake`, which any one other thread may call.
+Moves lists of frames and knows nothing of what is in them. Each object is used by one
+thread at a time, but for `wake` and, on a client, `stage`, which one other may call.
 """
 
 from __future__ import annotations
