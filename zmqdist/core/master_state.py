@@ -273,9 +273,10 @@ class MasterState:
         if fatal := self._epochs[message.epoch].fatal:
             return [Send(peer, Stop(0, f"{fatal['what']} failed: {fatal['error']}"))]
         here = self.sessions.at(message.epoch, message.partition)
-        actions = self._close_sessions([s for s in here if s.attempt == message.attempt])
+        earlier = [s for s in here if s.attempt == message.attempt]  # its hello came twice
+        actions = self._close_sessions(earlier)
         session = self.sessions.new(peer, message, now)
-        self.totals.sessions += 1
+        self.totals.sessions += not earlier
         if not standing.complete:
             self.sessions.open(session)
             actions += self._move_limits(message.epoch, but=session)

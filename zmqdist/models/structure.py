@@ -14,7 +14,7 @@ import inspect
 import io
 import pickle
 from collections.abc import Iterator
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import cloudpickle
@@ -87,6 +87,16 @@ class _Pickler(cloudpickle.Pickler):
             return None
         order = "F" if obj.flags.f_contiguous and not obj.flags.c_contiguous else "C"
         return _TAG, self._names[id(obj)], obj.dtype.str, obj.shape, order
+
+    def reducer_override(self, obj: Any) -> Any:
+        # cloudpickle 3.1.3 drops the file's name, and tracebacks would lose the user's lines
+        if isinstance(obj, CodeType) and obj.co_filename:
+            return _located, (obj.replace(co_filename=""), obj.co_filename)
+        return super().reducer_override(obj)
+
+
+def _located(code: CodeType, filename: str) -> CodeType:
+    return code.replace(co_filename=filename)
 
 
 class _Unpickler(pickle.Unpickler):
