@@ -20,7 +20,8 @@ from zmqdist.connection import Assignment
 from zmqdist.core.messages import PROTOCOL
 from zmqdist.driver import Driver
 from zmqdist.engines.job import Job, run_task
-from zmqdist.master import Master, MasterOptions
+from zmqdist.master import Master
+from zmqdist.options import MasterOptions
 from zmqdist.worker import Summary, run_partition
 
 DEADLINE_S = 20.0

@@ -16,7 +16,7 @@ import pytest
 from tests.support import Running, free_port
 from zmqdist import DeepDist, RowSparse, Update, ZmqDist
 from zmqdist.errors import AddressInUse, ConfigError
-from zmqdist.master import MasterOptions
+from zmqdist.options import MasterOptions
 from zmqdist.result import TrainResult
 from zmqdist.staleness import Asynchronous, BoundedStaleness, StaleSynchronous
 

@@ -483,7 +483,7 @@ class TestKeys:
         client, server = ClientKeys(pair, other.public), MasterKeys(other, pair.public)
         from zmqdist.connection import Assignment
         from zmqdist.engines.job import Job
-        from zmqdist.master import MasterOptions
+        from zmqdist.options import MasterOptions
 
         there = Assignment("tcp://127.0.0.1:1", "run", 0, {}, keys=client)
         job = Job("name", "title", there, b"payload")

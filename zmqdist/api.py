@@ -12,7 +12,7 @@ from typing import Any
 from zmqdist.core.staleness import Policy, default_policy
 from zmqdist.engines import engine_for, spark_driver_host
 from zmqdist.errors import ConfigError
-from zmqdist.master import Descent, Master, MasterOptions
+from zmqdist.master import Descent, Master
 from zmqdist.merge import Merge
 from zmqdist.models.base import parameters_of
 from zmqdist.models.tiers import Tiers
@@ -24,7 +24,7 @@ from zmqdist.net.security import (
     default_key_file,
     read_client_keys,
 )
-from zmqdist.options import Callback, TrainOptions
+from zmqdist.options import Callback, MasterOptions, TrainOptions
 from zmqdist.result import TrainResult
 from zmqdist.task import Gradient
 from zmqdist.training import Training

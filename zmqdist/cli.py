@@ -17,9 +17,10 @@ import numpy as np
 from zmqdist import __version__
 from zmqdist.core.staleness import default_policy, parse_policy
 from zmqdist.errors import ConfigError, ZmqdistError
-from zmqdist.master import Master, MasterOptions
+from zmqdist.master import Master
 from zmqdist.net.address import choose_hosts
 from zmqdist.net.security import default_key_file, read_master_keys, write_key_files
+from zmqdist.options import MasterOptions
 
 log = logging.getLogger("zmqdist")
 

@@ -14,15 +14,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from numpy.typing import NDArray
-
 from zmqdist.core.messages import Push
 from zmqdist.core.report import shortened
 from zmqdist.core.worker_actions import (
     Action,
     Forget,
     Load,
-    SendPull,
     SendToMaster,
     SendUpdate,
     Subscribe,
@@ -39,8 +36,6 @@ from zmqdist.wire.tree import Encoded, encode_tree
 
 POLL_S = 0.2
 """Longest sleep of the socket thread, in seconds."""
-
-_Answer = tuple[int, Any, frozenset[int]]  # version, values, steps that they newly hold
 
 GOODBYE_S = 2.0
 """How long a failing worker waits for its report to be taken, in seconds."""
@@ -107,11 +102,7 @@ class Connection:
 
     def __init__(self, assignment: Assignment, partition: int, attempt: int, worker: str) -> None:
         self.assignment = assignment
-        self._in_place = assignment.tiers is not None
         self._replica = _borrow_replica(assignment.run, assignment.schema)
-        self._parts: dict[int, Encoded] = {}
-        self._answers, self._answered = list[_Answer](), set[int]()
-        self._training = False
         self._condition = threading.Condition()
         self._encoded: dict[int, Encoded] = {}
         self._outbox: list[Action] = []
@@ -125,7 +116,7 @@ class Connection:
             worker=worker,
             max_in_flight=assignment.max_in_flight,
             have=self._replica.version,
-            in_place=self._in_place,
+            in_place=assignment.tiers is not None,
             keep_bits=(assignment.tiers and assignment.tiers.read_bits) or 0,
             now=time.monotonic(),
         )
@@ -178,59 +169,6 @@ class Connection:
         with self._condition:
             self._wait_for(lambda: self._state.version >= 0)
             self._read_into(parameters)
-
-    def begin_in_place(self, parameters: Parameters) -> dict[str, NDArray[Any]]:
-        """Wait for the newest model and load it; return the arrays of this worker's copy.
-
-        From here on the copy belongs to the caller, and answers go to `answers`. It
-        holds what the worker knows of the master's model when `end_in_place` is called,
-        so that the next partition asks for what changed only.
-        """
-        with self._condition:
-            self._wait_for(lambda: self._state.version >= 0 and not self._state.asking)
-            self._read_into(parameters)
-            self._training, self._replica.version = True, -1
-            return self._replica.arrays
-
-    def end_in_place(self) -> None:
-        """Give the copy back: it holds the version that `held` says of the whole model."""
-        with self._condition:
-            for answer in self._answers:  # came after the last look
-                self._replica.load(*answer[:2])
-            self._replica.version = self._state.version
-
-    def start_in_place(self) -> int:
-        """Wait until a step may start that goes on with the model at hand; return its clock."""
-        with self._condition:
-            self._wait_to_start()
-            return self._state.start()[0]
-
-    def ask(self, part: int, rows: dict[str, Any] | None = None) -> None:
-        """Ask for the newest values of a part (0: all); its rows count the first time."""
-        with self._condition:
-            self._raise_if_over()
-            if part and part not in self._parts:
-                self._parts[part] = encode_tree(rows)
-            self._post(self._state.ask(part, time.monotonic()))
-
-    def wait_for_answer(self, part: int) -> None:
-        """Wait until no answer about this part is under way."""
-        with self._condition:
-            self._wait_for(lambda: not self._state.parts.pending(part))
-
-    def answers(self) -> list[_Answer]:
-        """Return what came since the last call.
-
-        The master answers in order: what it acknowledged before is in, the rest is not.
-        """
-        with self._condition:
-            self._raise_if_over()
-            answers, self._answers = self._answers, []
-            return answers
-
-    def held(self, part: int) -> int:
-        """Return the version of a part that the model has been given."""
-        return self._state.parts.held(part, self._state.version)
 
     def push(self, push: Push, update: Any) -> None:
         """Send the update of a started step; None only settles the step."""
@@ -347,27 +285,21 @@ class Connection:
 
     def _perform(self, actions: Iterable[Action], received: Received | None) -> None:
         for action in actions:
-            match action:
-                case SendToMaster():
-                    self._sockets.send(pack(action.message))
-                case SendUpdate():
-                    encoded = self._encoded.get(action.push.step)
-                    self._sockets.send(pack(action.push, encoded))
-                case Forget():
-                    self._encoded.pop(action.step, None)
-                    if action.step not in self._state.requeued:
-                        self._answered.add(action.step)
-                case SendPull():
-                    self._sockets.send(pack(action.pull, self._parts[action.pull.part]))
-                case Load() if received is not None:
-                    tree = received.decode(self._replica.max_bytes)
-                    if self._training:
-                        held, self._answered = frozenset(self._answered), set()
-                        self._answers.append((action.version, tree, held))
-                    else:
-                        self._replica.load(action.version, tree)
-                case Subscribe():
-                    self._sockets.subscribe(action.port, self.assignment.run.encode())
+            self._act(action, received)
+
+    def _act(self, action: Action, received: Received | None) -> None:
+        match action:
+            case SendToMaster():
+                self._sockets.send(pack(action.message))
+            case SendUpdate():
+                encoded = self._encoded.get(action.push.step)
+                self._sockets.send(pack(action.push, encoded))
+            case Forget():
+                self._encoded.pop(action.step, None)
+            case Load() if received is not None:
+                self._replica.load(action.version, received.decode(self._replica.max_bytes))
+            case Subscribe():
+                self._sockets.subscribe(action.port, self.assignment.run.encode())
 
     def _post(self, actions: list[Action]) -> None:
         if actions:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zmqdist.errors import ConfigError
+from zmqdist.exchange import InPlaceConnection
 from zmqdist.models.progress import Progress, Rows
 from zmqdist.models.tiers import Ranking, Tiers
 from zmqdist.models.update import Update, as_update
@@ -34,11 +35,12 @@ LEARNING = 8
 class InPlace(Task):
     """Runs one partition in place."""
 
+    link: InPlaceConnection
     _sent: dict[int, tuple[Update, int]] = field(default_factory=dict)
 
     def run(self, data: Iterable[Any], tiers: Tiers) -> None:
         """Train through the partition and exchange progress."""
-        known = self.link.begin_in_place(self.parameters)
+        known = self.link.begin(self.parameters)
         progress = Progress(self.parameters, known, tiers.keep_bits)
         ranking = Ranking(self.parameters, tiers.hot_rows)
         hot = ranking.hot() if self.parameters.ranked() >= ranking.names else None
@@ -50,7 +52,7 @@ class InPlace(Task):
                 f"chunk; this one returned a {type(chunks).__name__}"
             )
         for chunk in itertools.count(1):
-            clock = self.link.start_in_place()
+            clock = self.link.next_chunk()
             said = self.call(self.summary.steps, lambda: next(chunks, END))
             self._take_in(progress)
             if hot is None and chunk > LEARNING:
@@ -75,7 +77,7 @@ class InPlace(Task):
         while self.link.in_flight():
             self.link.wait_for_acks()
             self._send_again()
-        self.link.end_in_place()
+        self.link.end()
 
     def _yielded(self, said: Any) -> Update:
         update = Update(None) if said is END else as_update(said)

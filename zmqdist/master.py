@@ -12,10 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from zmqdist.core.actions import (
     Action,
@@ -28,28 +25,23 @@ from zmqdist.core.actions import (
     SendSnapshot,
 )
 from zmqdist.core.master_state import MasterState
-from zmqdist.core.messages import Begin, Begun, End, Message, Refused, Status, Version
-from zmqdist.core.pacing import Pacing
-from zmqdist.core.staleness import Policy, default_policy
+from zmqdist.core.messages import Begin, Begun, End, Message, Refused, Status
 from zmqdist.damping import RowDamping
 from zmqdist.errors import (
-    ConfigError,
     ModelError,
     ProtocolError,
     RemoteProtocolError,
     UpdateError,
     ZmqdistError,
 )
-from zmqdist.merge import Mean, Merge, RowTrustRegion, Sum
+from zmqdist.merge import Mean, RowTrustRegion
 from zmqdist.models.base import Parameters, parameters_of
 from zmqdist.models.delta import add
-from zmqdist.models.snapshot import Snapshot
-from zmqdist.net.security import MasterKeys
 from zmqdist.net.transport import Envelope, MasterSockets
-from zmqdist.wire.codec import CODECS
+from zmqdist.options import MasterOptions
+from zmqdist.publisher import Publisher
 from zmqdist.wire.frames import Received, pack, unpack
 from zmqdist.wire.leaves import first_nonfinite, scale_tree, tree_bytes
-from zmqdist.wire.tree import encode_tree
 
 log = logging.getLogger(__name__)
 
@@ -63,55 +55,6 @@ DRAIN_S = 1.0
 
 MIN_UPDATE_BYTES = 256 << 20
 """Updates may decode to this much or four times the model, whichever is more."""
-
-
-@dataclass(frozen=True)
-class MasterOptions:
-    """Options of a master; `zmqdist.api.ZmqDist` describes them."""
-
-    bind_host: str = "127.0.0.1"
-    advertise_host: str = "127.0.0.1"
-    port: int = 0
-    publish_port: int = 0
-    keys: MasterKeys | None = field(default=None, repr=False)
-    policy: Policy = field(default_factory=default_policy)
-    merge: Merge | None = None
-    codec: str = "auto"
-    lease_s: float = 30.0
-    publish_every: int | None = None
-    publish_interval_s: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("port", "publish_port"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or not 0 <= number < 65536:
-                raise ConfigError(f"{name} is {number!r}; expected an integer from 0 to 65535")
-        if self.codec not in CODECS:
-            raise ConfigError(f"codec is {self.codec!r}; expected one of {', '.join(CODECS)}")
-        if not isinstance(self.policy, Policy):
-            raise ConfigError(
-                f"staleness is a {type(self.policy).__name__}; expected a policy of "
-                "zmqdist.staleness, such as BoundedStaleness(8)"
-            )
-        if self.merge is not None and not isinstance(self.merge, Merge):
-            raise ConfigError(
-                f"merge is a {type(self.merge).__name__}; expected a rule of zmqdist.merge, such "
-                "as RowTrustRegion(2.0)"
-            )
-        # Mean and others are kinds of Sum, which alone means what one by one means
-        one_by_one = type(self.merge) in (type(None), Sum, RowTrustRegion)
-        if not one_by_one and not self.policy.buffers:
-            raise ConfigError(
-                f"merge={self.merge!r} merges several updates, but {self.policy!r} applies them "
-                "one by one; use staleness=SoftSync(n), or merge=RowTrustRegion(cap)"
-            )
-        if not self.lease_s > 0:
-            raise ConfigError(f"lease_s is {self.lease_s!r}; expected seconds > 0")
-        self.pacing()
-
-    def pacing(self) -> Pacing:
-        """Return a new pacing by these options."""
-        return Pacing(self.publish_every, self.publish_interval_s)
 
 
 class Master:
@@ -143,7 +86,6 @@ class Master:
         schema = self.parameters.schema()
         self._params_bytes = sum(a.nbytes for a in self.parameters.arrays().values())
         self._max_update_bytes = max(MIN_UPDATE_BYTES, 4 * self._params_bytes)
-        self._snapshot = Snapshot(self.parameters)
         merge = options.merge
         self._damping: RowDamping | None = None
         if isinstance(merge, RowTrustRegion) and not options.policy.buffers:
@@ -166,6 +108,13 @@ class Master:
             pacing=options.pacing(),
         )
         self._check_schema()
+        self._publisher = Publisher(
+            self.parameters,
+            self.state,
+            self._sockets,
+            codec=options.codec,
+            max_pull_bytes=self._max_update_bytes,
+        )
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -245,8 +194,8 @@ class Master:
         for action in self.state.receive(envelope.peer, message, time.monotonic()):
             if isinstance(action, Apply):
                 self._apply(action, lambda: received.decode(self._max_update_bytes))
-            elif isinstance(action, SendSnapshot) and action.part:
-                self._send_part(action, received)
+            elif isinstance(action, SendSnapshot):
+                self._answer(action, received)
             else:
                 self._perform([action])
 
@@ -259,12 +208,16 @@ class Master:
                     self._sockets.send(action.peer, pack(action.message))
                 case Publish():
                     self._publish()
-                case SendSnapshot():
-                    self._send_snapshot(action)
                 case Admit():
                     self._sockets.admit(action.key)
                 case Dismiss():
                     self._sockets.dismiss(action.key)
+
+    def _answer(self, action: SendSnapshot, received: Received) -> None:
+        try:
+            self._publisher.answer(action, received)
+        except ProtocolError as error:
+            self._refuse(action.peer, error)
 
     def _refuse(self, peer: bytes, error: ProtocolError) -> None:
         self.state.totals.refused += 1
@@ -317,9 +270,9 @@ class Master:
     def _descend(self, update: Any) -> None:
         if self.descent is None:
             add(self.parameters, update)
-            self._snapshot.touched(update, only=True)
+            self._publisher.touched(update, only=True)
         else:
-            self._snapshot.touched(update, only=False)
+            self._publisher.touched(update, only=False)
             self.descent(self.model, update)
         self.parameters.arrays(), self.parameters.scalars()  # still what they were
 
@@ -330,61 +283,17 @@ class Master:
         self.error = error
         return "descent", f"{type(error).__name__}: {error}", traceback.format_exc()
 
-    # ---- a version -----------------------------------------------------------------------
-
     def _publish(self) -> None:
-        """Take the snapshot and broadcast what changed: encoded once for everybody."""
-        self.state.totals.publications += 1
-        started = time.monotonic()
-        base, version = self.state.published, self.state.version
         try:
-            tree = self._snapshot.take(version)
-        except ModelError as error:  # descent, or the program beside it, spoilt the model
+            self._publisher.publish()
+        except ModelError as error:
             self._perform(self.state.fail_all("model", str(error)))
-            return
-        if self._sockets.subscribed and base >= 0:
-            self._sockets.publish(self.state.run.encode(), self._version_frames(base, tree))
-        self.state.was_published(started, time.monotonic())
-
-    def _send_snapshot(self, action: SendSnapshot) -> None:
-        self.state.totals.pulls += 1
-        base = min(action.have, self._snapshot.version)
-        self._sockets.send(
-            action.peer,
-            self._version_frames(base, self._snapshot.since(base, None, action.keep_bits)),
-        )
-
-    def _send_part(self, action: SendSnapshot, received: Received) -> None:
-        """Answer a pull that names the rows it wants."""
-        try:
-            rows = received.decode(self._max_update_bytes)
-            if not isinstance(rows, dict) or not all(_are_rows(r) for r in rows.values()):
-                raise RemoteProtocolError("a pull of a part lacks its rows: {array: row numbers}")
-        except ProtocolError as error:
-            self._refuse(action.peer, error)
-            return
-        self.state.totals.pulls += 1
-        base = min(action.have, self._snapshot.version)
-        tree = self._snapshot.since(base, rows, action.keep_bits)
-        self._sockets.send(action.peer, self._version_frames(base, tree, action.part))
-
-    def _version_frames(self, base: int, tree: dict[str, Any], part: int = 0) -> list[Any]:
-        encoded = encode_tree(tree, self.options.codec)
-        self.state.totals.bytes_published += encoded.encoded_bytes
-        self.state.totals.bytes_published_decoded += encoded.decoded_bytes
-        clock = self.state.slowest()
-        version = Version(self.state.run, base, self._snapshot.version, clock, part)
-        return pack(version, encoded)
 
 
 def _check_role(role: str | None, message: Message) -> None:
     """Refuse a driver's message under a worker's key (without keys, all may send it)."""
     if role == "worker" and isinstance(message, (Begin, Status, End)):
         raise RemoteProtocolError(f"a worker may not send {message.kind!r}")
-
-
-def _are_rows(rows: Any) -> bool:
-    return isinstance(rows, np.ndarray) and rows.ndim == 1 and rows.dtype.kind in "iu"
 
 
 def _check_finite(update: Any) -> None:

@@ -1,16 +1,70 @@
-"""The options of one `train()`, checked."""
+"""The options of a master and of one `train()`, checked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from zmqdist.core.pacing import Pacing
+from zmqdist.core.staleness import Policy, default_policy
 from zmqdist.errors import ConfigError
+from zmqdist.merge import Merge, RowTrustRegion, Sum
 from zmqdist.models.tiers import Tiers
+from zmqdist.net.security import MasterKeys
 from zmqdist.task import Gradient
+from zmqdist.wire.codec import CODECS
 
 Callback = Callable[[dict[str, Any]], object]
+
+
+@dataclass(frozen=True)
+class MasterOptions:
+    """Options of a master; `zmqdist.api.ZmqDist` describes them."""
+
+    bind_host: str = "127.0.0.1"
+    advertise_host: str = "127.0.0.1"
+    port: int = 0
+    publish_port: int = 0
+    keys: MasterKeys | None = field(default=None, repr=False)
+    policy: Policy = field(default_factory=default_policy)
+    merge: Merge | None = None
+    codec: str = "auto"
+    lease_s: float = 30.0
+    publish_every: int | None = None
+    publish_interval_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("port", "publish_port"):
+            number = getattr(self, name)
+            if not isinstance(number, int) or not 0 <= number < 65536:
+                raise ConfigError(f"{name} is {number!r}; expected an integer from 0 to 65535")
+        if self.codec not in CODECS:
+            raise ConfigError(f"codec is {self.codec!r}; expected one of {', '.join(CODECS)}")
+        if not isinstance(self.policy, Policy):
+            raise ConfigError(
+                f"staleness is a {type(self.policy).__name__}; expected a policy of "
+                "zmqdist.staleness, such as BoundedStaleness(8)"
+            )
+        if self.merge is not None and not isinstance(self.merge, Merge):
+            raise ConfigError(
+                f"merge is a {type(self.merge).__name__}; expected a rule of zmqdist.merge, such "
+                "as RowTrustRegion(2.0)"
+            )
+        # Mean and others are kinds of Sum, which alone means what one by one means
+        one_by_one = type(self.merge) in (type(None), Sum, RowTrustRegion)
+        if not one_by_one and not self.policy.buffers:
+            raise ConfigError(
+                f"merge={self.merge!r} merges several updates, but {self.policy!r} applies them "
+                "one by one; use staleness=SoftSync(n), or merge=RowTrustRegion(cap)"
+            )
+        if not self.lease_s > 0:
+            raise ConfigError(f"lease_s is {self.lease_s!r}; expected seconds > 0")
+        self.pacing()
+
+    def pacing(self) -> Pacing:
+        """Return a new pacing by these options."""
+        return Pacing(self.publish_every, self.publish_interval_s)
 
 
 @dataclass(frozen=True)

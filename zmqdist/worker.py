@@ -14,6 +14,7 @@ from typing import Any
 
 from zmqdist.connection import Assignment, Connection
 from zmqdist.errors import ConfigError, Stopped
+from zmqdist.exchange import InPlaceConnection
 from zmqdist.in_place import InPlace
 from zmqdist.models.base import Parameters, parameters_of
 from zmqdist.models.update import as_update
@@ -67,15 +68,15 @@ def run_partition(
     parameters: Parameters = parameters_of(model)
     parameters.check(assignment.schema)
     summary = Summary(partition)
-    with Connection(assignment, partition, attempt, worker) as link:
+    connection = Connection if assignment.tiers is None else InPlaceConnection
+    with connection(assignment, partition, attempt, worker) as link:
         items = iter(data)
         try:
             if not link.complete and (head := list(itertools.islice(items, 1))):
                 summary.items = True
                 data = itertools.chain(head, items)
-                if assignment.tiers is not None:
-                    in_place = InPlace(link, parameters, gradient, summary)
-                    in_place.run(data, assignment.tiers)
+                if isinstance(link, InPlaceConnection) and assignment.tiers is not None:
+                    InPlace(link, parameters, gradient, summary).run(data, assignment.tiers)
                 elif assignment.batch_size is not None:
                     updates = _Updates(link, parameters, gradient, summary)
                     updates.run_batches(data, assignment.batch_size)

@@ -1,19 +1,31 @@
-"""The epochs of a run: which are open, what went wrong in them, whose keys they admit."""
+"""The epochs of a run: which are open, how they stand, what went wrong, whose keys they admit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from zmqdist.core.report import Epoch, failure
+from zmqdist.core.ledger import Key, Ledger, Standing
+from zmqdist.core.messages import Begin, Fail, Report
+from zmqdist.core.report import Counts, Epoch, failure
+from zmqdist.core.sessions import Session
+from zmqdist.errors import LocalProtocolError
 
 DRIVER_LEASES = 4
 """Leases of silence after which a driver counts as dead and its epochs are closed."""
 
 
 class Epochs:
-    """Records of all epochs, open and closed."""
+    """Records of all epochs of a run, open and closed, and the ledger of the open ones.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    run : str
+        The run's name.
+    """
+
+    def __init__(self, run: str) -> None:
+        self.ledger = Ledger()
+        self._run = run
         self._open: dict[int, Epoch] = {}
         self._closed: dict[int, Epoch] = {}
 
@@ -26,20 +38,49 @@ class Epochs:
     def __getitem__(self, number: int) -> Epoch:
         return self._open[number]
 
-    def get(self, number: int, run: str) -> Epoch:
-        """Return the record of an epoch, open or closed; a fatal one if there is none."""
-        record = self._open.get(number) or self._closed.get(number)
-        missing = failure("epoch", f"run {run} has no epoch {number}")
-        return record or Epoch("", 0.0, fatal=missing)
+    def open(self, begin: Begin, now: float) -> int:
+        """Open the next epoch; return its number."""
+        number = self.ledger.open(begin.partitions)
+        self._open[number] = Epoch(begin.worker_key, now)
+        return number
 
-    def open(self, number: int, worker_key: str, now: float) -> None:
-        """Open an epoch for workers with this key."""
-        self._open[number] = Epoch(worker_key, now)
-
-    def close(self, number: int, missing: list[int]) -> None:
-        """Close an open epoch that lacks these partitions."""
+    def close(self, number: int) -> None:
+        """Close an open epoch: from here on its updates are refused."""
         record = self._closed[number] = self._open.pop(number)
-        record.missing = missing
+        record.missing = self.ledger.missing(number)
+        self.ledger.close(number)
+
+    def standing(self, key: Key) -> Standing:
+        """Return where the partition of `key` stands; its epoch must be open."""
+        standing = self.ledger.standing(key.epoch, key.partition)
+        if standing is None:
+            raise LocalProtocolError(f"{key} belongs to no open epoch")
+        return standing
+
+    def fail(self, key: Key, what: str, error: str, traceback: str = "") -> str:
+        """Mark an open epoch as failed for good; return the reason for its workers."""
+        failed = failure(what, error, key.partition, key.step, traceback)
+        record = self._open[key.epoch]
+        record.fatal = record.fatal or failed
+        where = f" on partition {key.partition}" if key.partition >= 0 else ""
+        return f"{what} failed{where}: {failed['error']}"
+
+    def failed_task(self, session: Session, message: Fail) -> None:
+        """Keep what a worker reports of the task that it gives up."""
+        failed = failure(
+            message.what, message.error, session.partition, message.step, message.traceback
+        )
+        who = {"attempt": session.attempt, "worker": session.worker[:100]}
+        self._open[session.epoch].keep(failed | who)
+
+    def report(self, number: int, counts: Counts, **standing: int) -> Report:
+        """Return how an epoch stands; fatal if no such epoch was opened here."""
+        record = self._open.get(number) or self._closed.get(number)
+        if record is None:
+            nothing = failure("epoch", f"run {self._run} has no epoch {number}")
+            record = Epoch("", 0.0, fatal=nothing)
+        missing = self.ledger.missing(number) if number in self else record.missing
+        return counts.report(record, missing, **standing)
 
     def heard(self, number: int, now: float) -> None:
         """Note that the epoch's driver lives."""

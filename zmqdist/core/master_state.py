@@ -22,7 +22,7 @@ from zmqdist.core.actions import (
 )
 from zmqdist.core.buffer import Buffer
 from zmqdist.core.epochs import Epochs
-from zmqdist.core.ledger import MAX_PARTITIONS, Key, Ledger, Outcome, Standing
+from zmqdist.core.ledger import MAX_PARTITIONS, Key, Outcome
 from zmqdist.core.messages import (
     Ack,
     Begin,
@@ -45,7 +45,7 @@ from zmqdist.core.messages import (
     Stop,
 )
 from zmqdist.core.pacing import Pacing
-from zmqdist.core.report import Counts, failure
+from zmqdist.core.report import Counts
 from zmqdist.core.sessions import Session, Sessions
 from zmqdist.core.staleness import Policy, Verdict
 from zmqdist.errors import LocalProtocolError
@@ -88,11 +88,11 @@ class MasterState:
         self.pacing = pacing or Pacing()
         self.version = 0
         self.published = -1
-        self.ledger = Ledger()
         self.sessions = Sessions(policy)
         self._counts = Counts()
         self.totals, self.staleness = self._counts.totals, self._counts.staleness
-        self._epochs = Epochs()
+        self._epochs = Epochs(run)
+        self.ledger = self._epochs.ledger
         self._applying: Apply | None = None
         self._buffer = Buffer(policy)
 
@@ -166,7 +166,7 @@ class MasterState:
         self._reported(action)
         self.version += 1
         self._counts.applied(action)
-        self._standing(action.key).settle(action.key.step, Outcome.APPLIED)
+        self._epochs.standing(action.key).settle(action.key.step, Outcome.APPLIED)
         due = now is not None and self.publish_due(now)
         answers = self._answer(action.session, action.push, Outcome.APPLIED, publishes=due)
         return [Publish(), *answers] if due else answers
@@ -175,7 +175,7 @@ class MasterState:
         """Settle the update of `action`, which waits for the flush that merges it."""
         self._reported(action)
         self._buffer.add(action, now)
-        self._standing(action.key).settle(action.key.step, Outcome.APPLIED)
+        self._epochs.standing(action.key).settle(action.key.step, Outcome.APPLIED)
         return [
             *self._answer(action.session, action.push, Outcome.APPLIED),
             *self._buffer.flush(len(self.sessions)),
@@ -212,11 +212,7 @@ class MasterState:
 
     def fail_epoch(self, key: Key, what: str, error: str, traceback: str = "") -> list[Action]:
         """End an epoch for a failure that a retry cannot mend."""
-        record = self._epochs[key.epoch]
-        failed = failure(what, error, key.partition, key.step, traceback)
-        record.fatal = record.fatal or failed
-        where = f" on partition {key.partition}" if key.partition >= 0 else ""
-        return self._stop_workers(key.epoch, f"{what} failed{where}: {failed['error']}")
+        return self._stop_workers(key.epoch, self._epochs.fail(key, what, error, traceback))
 
     def fail_all(self, what: str, error: str) -> list[Action]:
         """End all epochs for a failure that no partition is to blame for."""
@@ -229,10 +225,9 @@ class MasterState:
 
     def report(self, epoch: int) -> Report:
         """Return how `epoch` stands; fatal if no such epoch was opened here."""
-        record = self._epochs.get(epoch, self.run)
-        return self._counts.report(
-            record,
-            self.ledger.missing(epoch) if epoch in self._epochs else record.missing,
+        return self._epochs.report(
+            epoch,
+            self._counts,
             version=self.version,
             published=self.published,
             workers=len(self.sessions.at(epoch)),
@@ -244,8 +239,7 @@ class MasterState:
         if not 1 <= message.partitions <= MAX_PARTITIONS:
             reason = f"{message.partitions:,} partitions; expected 1 to {MAX_PARTITIONS:,}"
             return [Send(peer, Refused(reason))]
-        epoch = self.ledger.open(message.partitions)
-        self._epochs.open(epoch, message.worker_key, now)
+        epoch = self._epochs.open(message, now)
         begun = Begun(self.run, epoch, self.version, self.schema, self.lease_s)
         admit: list[Action] = [Admit(message.worker_key)] if message.worker_key else []
         return [*admit, Send(peer, begun)]
@@ -259,8 +253,7 @@ class MasterState:
         if epoch not in self._epochs:
             return []
         actions = self._stop_workers(epoch, reason)
-        self._epochs.close(epoch, self.ledger.missing(epoch))
-        self.ledger.close(epoch)
+        self._epochs.close(epoch)
         return actions
 
     # ---- workers --------------------------------------------------------------------
@@ -287,7 +280,7 @@ class MasterState:
 
     def _push(self, session: Session, message: Push) -> list[Action]:
         key = Key(session.epoch, session.partition, message.step)
-        standing = self._standing(key)
+        standing = self._epochs.standing(key)
         if not 0 <= message.base <= self.version or message.step < 0:
             self.totals.refused += 1
             reason = f"push of step {message.step} on version {message.base}; at {self.version}"
@@ -322,28 +315,18 @@ class MasterState:
     def _finish(self, session: Session, message: Finish) -> list[Action]:
         epoch, partition = session.epoch, session.partition
         done = self.ledger.finish(epoch, partition, message.steps)
-        settled = self._standing(Key(epoch, partition, 0)).next
+        settled = self._epochs.standing(Key(epoch, partition, 0)).next
         ended = self.sessions.at(epoch, partition) if done else [session]
         answers: list[Action] = [Send(s.peer, Finished(s.number, done, settled)) for s in ended]
         return answers + self._close_sessions(ended)
 
     def _fail(self, session: Session, message: Fail) -> list[Action]:
         self.totals.failed += 1
-        failed = failure(
-            message.what, message.error, session.partition, message.step, message.traceback
-        )
-        who = {"attempt": session.attempt, "worker": session.worker[:100]}
-        self._epochs[session.epoch].keep(failed | who)
+        self._epochs.failed_task(session, message)
         pong: list[Action] = [Send(session.peer, Pong(session.number, session.limit))]
         return pong + self._close_sessions([session])
 
     # ---- inside -----------------------------------------------------------------------
-
-    def _standing(self, key: Key) -> Standing:
-        standing = self.ledger.standing(key.epoch, key.partition)
-        if standing is None:
-            raise LocalProtocolError(f"{key} belongs to no open epoch")
-        return standing
 
     def _reported(self, action: Apply) -> None:
         if self._applying is not action:

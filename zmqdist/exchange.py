@@ -1,0 +1,100 @@
+"""A worker's connection while it trains in place: it asks for rows, part by part."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from numpy.typing import NDArray
+
+from zmqdist.connection import Assignment, Connection
+from zmqdist.core.worker_actions import Action, Forget, Load, SendPull
+from zmqdist.models.base import Parameters
+from zmqdist.wire.frames import Received, pack
+from zmqdist.wire.tree import Encoded, encode_tree
+
+Answer = tuple[int, Any, frozenset[int]]
+"""Version, values, and the steps that they hold and earlier answers do not."""
+
+
+class InPlaceConnection(Connection):
+    """Context manager: one worker's session for a partition that it trains in place.
+
+    Between `begin` and `end` the copy of the master's model belongs to the caller, and
+    what the master sends is handed out by `answers`.
+    """
+
+    def __init__(self, assignment: Assignment, partition: int, attempt: int, worker: str) -> None:
+        super().__init__(assignment, partition, attempt, worker)
+        self._parts: dict[int, Encoded] = {}
+        self._answers: list[Answer] = []
+        self._answered: set[int] = set()
+        self._training = False
+
+    def begin(self, parameters: Parameters) -> dict[str, NDArray[Any]]:
+        """Wait for the newest model and load it; return the arrays of this worker's copy.
+
+        From here on the copy belongs to the caller, and answers go to `answers`. It
+        holds what the worker knows of the master's model when `end` is called,
+        so that the next partition asks for what changed only.
+        """
+        with self._condition:
+            self._wait_for(lambda: self._state.version >= 0 and not self._state.asking)
+            self._read_into(parameters)
+            self._training, self._replica.version = True, -1
+            return self._replica.arrays
+
+    def end(self) -> None:
+        """Give the copy back: it holds the version that `held` says of the whole model."""
+        with self._condition:
+            for answer in self._answers:  # came after the last look
+                self._replica.load(*answer[:2])
+            self._replica.version = self._state.version
+
+    def next_chunk(self) -> int:
+        """Wait until a step may start that goes on with the model at hand; return its clock."""
+        with self._condition:
+            self._wait_to_start()
+            return self._state.start()[0]
+
+    def ask(self, part: int, rows: dict[str, Any] | None = None) -> None:
+        """Ask for the newest values of a part (0: all); its rows count the first time."""
+        with self._condition:
+            self._raise_if_over()
+            if part and part not in self._parts:
+                self._parts[part] = encode_tree(rows)
+            self._post(self._state.ask(part, time.monotonic()))
+
+    def wait_for_answer(self, part: int) -> None:
+        """Wait until no answer about this part is under way."""
+        with self._condition:
+            self._wait_for(lambda: not self._state.parts.pending(part))
+
+    def answers(self) -> list[Answer]:
+        """Return what came since the last call.
+
+        The master answers in order: what it acknowledged before is in, the rest is not.
+        """
+        with self._condition:
+            self._raise_if_over()
+            answers, self._answers = self._answers, []
+            return answers
+
+    def held(self, part: int) -> int:
+        """Return the version of a part that the model has been given."""
+        return self._state.parts.held(part, self._state.version)
+
+    def _act(self, action: Action, received: Received | None) -> None:
+        match action:
+            case SendPull():
+                self._sockets.send(pack(action.pull, self._parts[action.pull.part]))
+            case Load() if received is not None and self._training:
+                held, self._answered = frozenset(self._answered), set()
+                tree = received.decode(self._replica.max_bytes)
+                self._answers.append((action.version, tree, held))
+            case Forget():
+                super()._act(action, received)
+                if action.step not in self._state.requeued:
+                    self._answered.add(action.step)
+            case _:
+                super()._act(action, received)

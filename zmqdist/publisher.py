@@ -1,0 +1,103 @@
+"""The master's output: versions broadcast, and answers to pulls.
+
+Owns the snapshot of the model, and with it the knowledge of what changed since when.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from zmqdist.core.actions import SendSnapshot
+from zmqdist.core.master_state import MasterState
+from zmqdist.core.messages import Version
+from zmqdist.errors import RemoteProtocolError
+from zmqdist.models.base import Parameters
+from zmqdist.models.snapshot import Snapshot
+from zmqdist.net.transport import MasterSockets
+from zmqdist.wire.frames import Received, pack
+from zmqdist.wire.tree import encode_tree
+
+
+class Publisher:
+    """Publishes one model; belongs to the master's thread.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        The model's.
+    state : MasterState
+        Told of each publication.
+    sockets : MasterSockets
+    codec : str
+        See `zmqdist.wire.codec`.
+    max_pull_bytes : int
+        The rows that a pull names may decode to this much.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        state: MasterState,
+        sockets: MasterSockets,
+        *,
+        codec: str,
+        max_pull_bytes: int,
+    ) -> None:
+        self._snapshot = Snapshot(parameters)
+        self._state = state
+        self._sockets = sockets
+        self._codec = codec
+        self._max_pull_bytes = max_pull_bytes
+
+    def touched(self, update: Any, *, only: bool) -> None:
+        """Note that an update was applied, see `Snapshot.touched`."""
+        self._snapshot.touched(update, only=only)
+
+    def publish(self) -> None:
+        """Take the snapshot and broadcast what changed: encoded once for everybody.
+
+        Raises
+        ------
+        ModelError
+            The model is not what it was: `descent`, or the program beside it, spoilt it.
+        """
+        self._state.totals.publications += 1
+        started = time.monotonic()
+        base, version = self._state.published, self._state.version
+        tree = self._snapshot.take(version)
+        if self._sockets.subscribed and base >= 0:
+            self._sockets.publish(self._state.run.encode(), self._frames(base, tree))
+        self._state.was_published(started, time.monotonic())
+
+    def answer(self, action: SendSnapshot, received: Received) -> None:
+        """Answer a pull; one of a part names the rows it wants.
+
+        Raises
+        ------
+        RemoteProtocolError
+            The pull of a part does not name rows.
+        """
+        rows = None
+        if action.part:
+            rows = received.decode(self._max_pull_bytes)
+            if not isinstance(rows, dict) or not all(_are_rows(r) for r in rows.values()):
+                raise RemoteProtocolError("a pull of a part lacks its rows: {array: row numbers}")
+        self._state.totals.pulls += 1
+        base = min(action.have, self._snapshot.version)
+        tree = self._snapshot.since(base, rows, action.keep_bits)
+        self._sockets.send(action.peer, self._frames(base, tree, action.part))
+
+    def _frames(self, base: int, tree: dict[str, Any], part: int = 0) -> list[Any]:
+        state = self._state
+        encoded = encode_tree(tree, self._codec)
+        state.totals.bytes_published += encoded.encoded_bytes
+        state.totals.bytes_published_decoded += encoded.decoded_bytes
+        version = Version(state.run, base, self._snapshot.version, state.slowest(), part)
+        return pack(version, encoded)
+
+
+def _are_rows(rows: Any) -> bool:
+    return isinstance(rows, np.ndarray) and rows.ndim == 1 and rows.dtype.kind in "iu"
