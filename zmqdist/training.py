@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
-from collections.abc import Mapping
 from typing import Any
 
-from zmqdist import errors
 from zmqdist.connection import Assignment
 from zmqdist.core.messages import Begun, Report
 from zmqdist.driver import Driver
 from zmqdist.engines import Engine, Job
-from zmqdist.errors import (
-    ConfigError,
-    DescentError,
-    GradientError,
-    MasterLost,
-    ModelError,
-    TrainError,
-    TrainTimeout,
-    UpdateError,
-    ZmqdistError,
-)
+from zmqdist.errors import ConfigError, MasterLost, TrainError, TrainTimeout, ZmqdistError
+from zmqdist.failures import fatal_error, job_error
 from zmqdist.master import Master
 from zmqdist.models.base import Parameters
 from zmqdist.models.structure import dump_structure
@@ -223,9 +211,9 @@ class Training:
         report = driver.status(epoch)
         self._feed(report, number, progress, due=True)
         if report.fatal is not None:
-            raise self._fatal(report.fatal)
+            raise fatal_error(report.fatal) from self._cause()
         if outcome and isinstance(outcome[-1], BaseException):
-            raise _explained(outcome[-1], report) from outcome[-1]
+            raise job_error(outcome[-1], report) from outcome[-1]
         self._saw_items |= any(isinstance(s, Summary) and s.items for s in outcome)
         return report
 
@@ -264,7 +252,7 @@ class Training:
         now = time.monotonic()
         self._feed(report, number, progress, due=now - self._fed_at >= REPORT_S)
         if report.fatal is not None:
-            raise self._fatal(report.fatal)
+            raise fatal_error(report.fatal) from self._cause()
         options = self._options
         if options.max_updates is not None and self.result.applied >= options.max_updates:
             raise _Enough
@@ -275,6 +263,9 @@ class Training:
                 f"{options.epochs} with {done} of {self._engine.partitions} partitions complete "
                 f"and {self.result.applied:,} updates applied; the model holds these"
             )
+
+    def _cause(self) -> BaseException | None:
+        return self._master.error if self._master is not None else None
 
     def _count(self, report: Report) -> None:
         """Bring `result` up to date with a report."""
@@ -308,23 +299,6 @@ class Training:
         figures = ("seconds", "version", "applied", "examples")
         return {**{name: getattr(result, name) for name in figures}, **means}
 
-    def _fatal(self, failure: Mapping[str, Any]) -> ZmqdistError:
-        """Return the error for what the master could not apply."""
-        kinds: dict[str, type[ZmqdistError]]
-        kinds = {"descent": DescentError, "update": UpdateError, "model": ModelError}
-        where = f"{failure['what']} of partition {failure['partition']}, step {failure['step']}: "
-        error = kinds.get(failure["what"], TrainError)(
-            (where if failure["partition"] >= 0 else "")
-            + failure["error"]
-            + _indented(failure["traceback"]),
-            partition=failure["partition"],
-            step=failure["step"],
-            traceback=failure["traceback"],
-        )
-        if self._master is not None:
-            error.__cause__ = self._master.error
-        return error
-
 
 def _weighted(histogram: list[list[int]]) -> float:
     return float(sum(tau * count for tau, count in histogram))
@@ -333,34 +307,3 @@ def _weighted(histogram: list[list[int]]) -> float:
 def _settled(report: Report) -> float:
     names = ("applied", "rejected", "skipped")
     return sum(report.totals[name] for name in names) - len(report.missing)
-
-
-def _explained(error: BaseException, report: Report) -> BaseException:
-    """Return the error that the user should see for a job that failed.
-
-    What the workers reported to the master is clearest; else Spark's text holds the
-    message of our own error, if one ended the task.
-    """
-    if report.failures:
-        failure = report.failures[-1]
-        reported = GradientError if failure["what"] == "gradient" else UpdateError
-        return reported(
-            f"{failure['what']} failed on partition {failure['partition']}, step "
-            f"{failure['step']}: {failure['error']}" + _indented(failure["traceback"]),
-            partition=failure["partition"],
-            step=failure["step"],
-            traceback=failure["traceback"],
-        )
-    if isinstance(error, ZmqdistError):
-        return error
-    found: re.Match[str] | None = re.search(r"zmqdist\.errors\.(\w+): (.+)", str(error))
-    if found is None:
-        lines = str(error).splitlines()
-        short = "\n".join(line for line in lines if not line.startswith("\tat "))
-        return TrainError(f"the job failed: {short}")
-    kind: type[ZmqdistError] = getattr(errors, found.group(1), TrainError)
-    return kind(found.group(2))
-
-
-def _indented(text: str) -> str:
-    return "\n" + "\n".join(f"    {line}" for line in text.splitlines()) if text else ""
