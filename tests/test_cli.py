@@ -134,6 +134,8 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         (["--model", "job:make_model", "--lease", "-1"], "lease_s is -1.0; expected seconds > 0"),
         (["--model", "job:make_model", "--staleness", "some"], "unknown staleness policy 'some'"),
         (["--model", "job:make_model", "--staleness", "bounded:x"], "policy 'bounded:x'"),
+        (["--model", "job:make_model", "--merge", "some"], "unknown merge policy 'some'"),
+        (["--model", "job:make_model", "--merge", "mean"], r"merge=Mean\(\) merges several"),
         (["--model", "job:make_model", "--security", "tls"], "invalid choice: 'tls'"),
         (
             ["--model", "job:make_model", "--keys", "none"],
@@ -193,6 +195,17 @@ def test_trains_and_saves(folder: Path, number: int) -> None:
         for key in re.findall(r'"(.{40})"', keys.read_text()):
             assert key not in text
         assert sorted(file.name for file in folder.glob("*model*")) == ["model.npz"]
+
+
+def test_merges_as_it_is_told(folder: Path) -> None:
+    options = ("--security", "none", "--staleness", "softsync:1", "--merge", "sum")
+    model = {"w": np.zeros(3), "n": 0}
+    with master(folder, *options) as served:
+        assert "SoftSync(n=1, timeout_s=5.0), merge Sum()" in served.log.read_text()
+        with ZmqDist(model, master=served.address, security="none") as dd:
+            result = dd.train([[1] * 50] * 2, count, workers=2)
+    assert result.applied == 100
+    assert model["w"].tolist() == [100.0] * 3  # each pair would make 1 by the mean
 
 
 def test_makes_its_keys_where_drivers_look(folder: Path) -> None:

@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support import Peer, ThreadEngine
 from zmqdist import RowSparse, ZmqDist
+from zmqdist.core.messages import Push
+from zmqdist.engines.job import Job
 from zmqdist.master import Master
 from zmqdist.merge import Adasum, Mean, Merge, RowTrustRegion, Sum, TouchedMean
 from zmqdist.optim import SGD, AdaGrad, Adam, Momentum, Optimizer
 from zmqdist.staleness import Asynchronous, SoftSync
+from zmqdist.task import Summary
+from zmqdist.training import MAX_IDLE_ROUNDS
+from zmqdist.wire.frames import pack
+from zmqdist.wire.tree import encode_tree
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -54,6 +61,33 @@ def test_softsync_learns(merge: Merge | None, monkeypatch: pytest.MonkeyPatch) -
     assert max(sizes) > 1
     assert result.examples == model["seen"] == 3600  # counts are added up, whatever the rule
     np.testing.assert_allclose(model["w"], TRUE, atol=0.05)
+
+
+def test_jobs_that_only_fill_the_buffer_get_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers vanish after one update each: their sessions hold the flush back."""
+    vanished = 0
+
+    class Vanishing(ThreadEngine):
+        def run(self, job: Job, missing: list[int]) -> list[Summary]:
+            nonlocal vanished
+            if vanished >= MAX_IDLE_ROUNDS + 1:
+                return super().run(job, missing)
+            a = job.assignment
+            with Peer(a.address) as peer:
+                hello = {"run": a.run, "epoch": a.epoch, "partition": 0, "worker": ""}
+                welcome = peer.ask("hello", "welcome", attempt=-1 - vanished, **hello)
+                push = Push(welcome["session"], vanished, 0, examples=10)
+                peer.raw(*pack(push, encode_tree({"seen": 10})))
+                assert peer.answer("ack")["outcome"] == "applied"
+            vanished += 1
+            return []
+
+    monkeypatch.setattr("zmqdist.api.engine_for", Vanishing)
+    model = {"w": np.zeros(3), "seen": 0}
+    with ZmqDist(model, staleness=SoftSync(1, timeout_s=600), security="none") as dd:
+        result = dd.train(least_squares(), slope, batch_size=10, workers=4)
+    assert vanished == MAX_IDLE_ROUNDS + 1
+    assert (result.applied, model["seen"]) == (120, 1200)
 
 
 def test_row_trust_region_without_a_buffer_learns() -> None:

@@ -18,6 +18,7 @@ from zmqdist import __version__
 from zmqdist.core.staleness import default_policy, parse_policy
 from zmqdist.errors import ConfigError, ZmqdistError
 from zmqdist.master import Master
+from zmqdist.merge import parse_merge
 from zmqdist.net.address import choose_hosts
 from zmqdist.net.security import default_key_file, read_master_keys, write_key_files
 from zmqdist.options import MasterOptions
@@ -69,8 +70,14 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--staleness",
         metavar="POLICY",
-        help="async, bounded:N[:reject|requeue|scale], ssp:N[:eager|lazy] "
+        help="async, bounded:N[:reject|requeue|scale], ssp:N[:eager|lazy], softsync:N "
         "(default: bounded:64:requeue)",
+    )
+    add(
+        "--merge",
+        metavar="RULE",
+        help="mean, touched-mean, sum, trust[:CAP], adasum: how softsync's updates become one; "
+        "trust also without a buffer (default: mean with softsync)",
     )
     add("--keys", type=Path, metavar="FILE", help="key file made by keygen")
     add(
@@ -129,6 +136,7 @@ def _serve(options: argparse.Namespace) -> int:
     factory = _load(options.model, "--model")
     descent = _load(options.descent, "--descent") if options.descent else None
     policy = parse_policy(options.staleness) if options.staleness else default_policy()
+    merge = parse_merge(options.merge) if options.merge else None
     keys = None
     if options.security == "curve":
         path = options.keys or default_key_file()
@@ -149,6 +157,7 @@ def _serve(options: argparse.Namespace) -> int:
             publish_port=options.publish_port,
             keys=keys,
             policy=policy,
+            merge=merge,
             lease_s=options.lease,
         ),
     )
@@ -160,7 +169,8 @@ def _serve(options: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    log.info("listening on %s, run %s, %r", master.address, master.state.run, policy)
+    rules = f"{policy!r}, merge {merge!r}" if merge else repr(policy)
+    log.info("listening on %s, run %s, %s", master.address, master.state.run, rules)
     try:
         master.run()
     finally:

@@ -305,5 +305,4 @@ def _weighted(histogram: list[list[int]]) -> float:
 
 
 def _settled(report: Report) -> float:
-    names = ("applied", "rejected", "skipped")
-    return sum(report.totals[name] for name in names) - len(report.missing)
+    return report.totals["settled"] - len(report.missing)

@@ -367,7 +367,10 @@ class Link:
 def check_master(state: MasterState) -> None:
     """Check that the master's state does not contradict itself."""
     applied = sum(state.staleness.values())
-    assert state.totals.applied == applied
+    totals = state.totals
+    assert totals.applied == applied
+    waiting = totals.settled - totals.applied - totals.rejected - totals.skipped
+    assert waiting >= 0 if state.policy.buffers else waiting == 0
     assert state.version == applied or (state.policy.buffers and state.version < applied)
     assert -1 <= state.published <= state.version
     state.ledger.check_invariants()

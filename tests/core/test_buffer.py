@@ -152,6 +152,7 @@ def test_a_step_is_settled_when_it_enters_the_buffer() -> None:
     assert standing.outcome(0) is Outcome.APPLIED
     assert bench.state.totals.applied == 0  # it counts when it is in the model
     assert bench.push(0, 0).duplicate
+    assert bench.state.totals.settled == 1
     bench.push(1, 0)
     assert bench.flushed == []  # the duplicate does not wait beside the first
     bench.push(2, 0)

@@ -166,7 +166,7 @@ class MasterState:
         self._reported(action)
         self.version += 1
         self._counts.applied(action)
-        self._epochs.standing(action.key).settle(action.key.step, Outcome.APPLIED)
+        self._settle(action.key, Outcome.APPLIED)
         due = now is not None and self.publish_due(now)
         answers = self._answer(action.session, action.push, Outcome.APPLIED, publishes=due)
         return [Publish(), *answers] if due else answers
@@ -175,7 +175,7 @@ class MasterState:
         """Settle the update of `action`, which waits for the flush that merges it."""
         self._reported(action)
         self._buffer.add(action, now)
-        self._epochs.standing(action.key).settle(action.key.step, Outcome.APPLIED)
+        self._settle(action.key, Outcome.APPLIED)
         return [
             *self._answer(action.session, action.push, Outcome.APPLIED),
             *self._buffer.flush(len(self.sessions)),
@@ -290,7 +290,7 @@ class MasterState:
             return self._answer(session, message, settled, duplicate=True)
         if message.empty:
             self.totals.skipped += 1
-            standing.settle(message.step, Outcome.SKIPPED)
+            self._settle(key, Outcome.SKIPPED)
             return self._answer(session, message, Outcome.SKIPPED)
         tau = self.version - message.base
         decision = self.policy.decide(tau)
@@ -300,7 +300,7 @@ class MasterState:
         self.totals.rejected_tau += tau
         if decision.verdict is Verdict.REJECT:
             self.totals.rejected += 1
-            standing.settle(message.step, Outcome.REJECTED)
+            self._settle(key, Outcome.REJECTED)
             return self._answer(session, message, Outcome.REJECTED)
         self.totals.requeued += 1
         return self._answer(session, message, "requeue")
@@ -327,6 +327,10 @@ class MasterState:
         return pong + self._close_sessions([session])
 
     # ---- inside -----------------------------------------------------------------------
+
+    def _settle(self, key: Key, outcome: Outcome) -> None:
+        self._epochs.standing(key).settle(key.step, outcome)
+        self.totals.settled += 1
 
     def _reported(self, action: Apply) -> None:
         if self._applying is not action:

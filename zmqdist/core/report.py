@@ -13,8 +13,12 @@ from zmqdist.core.messages import Report
 
 @dataclass(slots=True)
 class Totals:
-    """Counters since the run began; all only grow."""
+    """Counters since the run began; all only grow.
 
+    `settled` counts steps, those whose updates wait in a buffer included.
+    """
+
+    settled: int = 0
     applied: int = 0
     rejected: int = 0
     requeued: int = 0
