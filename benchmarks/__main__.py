@@ -5,6 +5,7 @@ import pkgutil
 import sys
 
 import benchmarks
+from benchmarks import _harness
 
 
 def main():
@@ -17,7 +18,11 @@ def main():
         sys.exit(f"usage: python -m benchmarks {{{','.join(names)}}} [--help] [options]")
     name = sys.argv.pop(1)
     sys.argv[0] = f"python -m benchmarks {name}"
-    importlib.import_module(f"benchmarks.{name}").main()
+    module = importlib.import_module(f"benchmarks.{name}")
+    if hasattr(module, "cases"):
+        _harness.main(name, module)
+    else:
+        module.main()
 
 
 if __name__ == "__main__":
