@@ -202,8 +202,7 @@ class Training:
         try:
             thread.start()
             while not ended.wait(LOOK_S):
-                self._check_master()
-                self._look(driver.status(epoch), number, progress)
+                self._look(self._status(driver, epoch), number, progress)
         except BaseException as error:
             self._stop_job(driver, epoch, ended, error)
             raise
@@ -239,6 +238,14 @@ class Training:
             self._count(report)
 
     # ---- looking after the job -----------------------------------------------------------
+
+    def _status(self, driver: Driver, epoch: int) -> Report:
+        self._check_master()
+        try:
+            return driver.status(epoch)
+        except MasterLost:
+            self._check_master()  # it ended after the question: that says more than silence
+            raise
 
     def _check_master(self) -> None:
         """Notice at once that the master of this process is gone."""
