@@ -19,9 +19,9 @@ import pytest
 import zmqdist.staleness
 from zmqdist import DeepDist, TrainResult, ZmqDist, cli
 from zmqdist.core import messages
-from zmqdist.core.staleness import BoundedStaleness, Policy, default_policy, parse_policy
 from zmqdist.core.worker_state import Phase
 from zmqdist.net.security import write_key_files
+from zmqdist.staleness import BoundedStaleness, Policy, default_policy, parse_policy
 from zmqdist.wire import codec, tree
 from zmqdist.wire.frames import unpack
 
@@ -274,7 +274,9 @@ def test_policies() -> None:
     policies = {
         name
         for name in zmqdist.staleness.__all__
-        if issubclass(cls := getattr(zmqdist.staleness, name), Policy) and cls is not Policy
+        if isinstance(cls := getattr(zmqdist.staleness, name), type)
+        and issubclass(cls, Policy)
+        and cls is not Policy
     }
     assert made == policies == {row[0].strip("`").partition("(")[0] for row in rows}
     assert eval(ticked(rows[0][0])[0]) == default_policy()  # noqa: S307 - our own page

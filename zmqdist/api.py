@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from zmqdist.core.staleness import Policy, default_policy
+from zmqdist.core.staleness import Policy
 from zmqdist.engines import engine_for, spark_driver_host
 from zmqdist.errors import ConfigError
 from zmqdist.master import Descent, Master
@@ -26,6 +26,7 @@ from zmqdist.net.security import (
 )
 from zmqdist.options import Callback, MasterOptions, TrainOptions
 from zmqdist.result import TrainResult
+from zmqdist.staleness.forms import as_policy
 from zmqdist.task import Gradient
 from zmqdist.training import Training
 
@@ -38,10 +39,11 @@ class ZmqDist:
     model : object
         A dict or list of arrays and numbers, an array, any object with such
         attributes, or a gensim model. Changed in place; also `ZmqDist.model`.
-    staleness : Policy, optional
-        From `zmqdist.staleness`: which updates are applied. The default applies each
-        as it was computed unless it is more than 64 versions old, and has those
-        computed again.
+    staleness : Policy, str or list of these, optional
+        From `zmqdist.staleness`: which updates are applied, and how much they count.
+        Several in a list work together; a str is a policy in the words of
+        `zmqdist-master`, such as ``"auto"``. The default applies each update as it was
+        computed unless it is more than 64 versions old, and has those computed again.
     merge : Merge, optional
         From `zmqdist.merge`. With `SoftSync`: how the updates of a flush become one,
         default `Mean`. Otherwise only `RowTrustRegion(cap)`, which then weighs each update
@@ -97,7 +99,7 @@ class ZmqDist:
         self,
         model: Any,
         *,
-        staleness: Policy | None = None,
+        staleness: Policy | str | Sequence[Policy | str] | None = None,
         merge: Merge | None = None,
         codec: str = "auto",
         host: str | None = None,
@@ -123,7 +125,7 @@ class ZmqDist:
         self._options = MasterOptions(
             port=port,
             publish_port=publish_port,
-            policy=default_policy() if staleness is None else staleness,
+            policy=as_policy(staleness),
             merge=merge,
             codec=codec,
             lease_s=lease_s,

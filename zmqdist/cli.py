@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from zmqdist import __version__
-from zmqdist.core.staleness import default_policy, parse_policy
 from zmqdist.errors import ConfigError, ZmqdistError
 from zmqdist.master import Master
 from zmqdist.merge import parse_merge
 from zmqdist.net.address import choose_hosts
 from zmqdist.net.security import default_key_file, read_master_keys, write_key_files
 from zmqdist.options import MasterOptions
+from zmqdist.staleness.forms import POLICY_FORMS, as_policy
 
 log = logging.getLogger("zmqdist")
 
@@ -70,8 +70,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--staleness",
         metavar="POLICY",
-        help="async, bounded:N[:reject|requeue|scale], ssp:N[:eager|lazy], softsync:N "
-        "(default: bounded:64:requeue)",
+        help=f"{POLICY_FORMS}; several joined by + (default: bounded:64:requeue)",
     )
     add(
         "--merge",
@@ -135,7 +134,7 @@ def _serve(options: argparse.Namespace) -> int:
     sys.path.insert(0, os.getcwd())
     factory = _load(options.model, "--model")
     descent = _load(options.descent, "--descent") if options.descent else None
-    policy = parse_policy(options.staleness) if options.staleness else default_policy()
+    policy = as_policy(options.staleness or None)
     merge = parse_merge(options.merge) if options.merge else None
     keys = None
     if options.security == "curve":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
@@ -107,6 +107,7 @@ class Connection:
         self._encoded: dict[int, Encoded] = {}
         self._outbox: list[Action] = []
         self._error: BaseException | None = None
+        self._waited_s = 0.0
         self._closing = False
         self._state = WorkerState(
             run=assignment.run,
@@ -170,13 +171,22 @@ class Connection:
             self._wait_for(lambda: self._state.version >= 0)
             self._read_into(parameters)
 
+    def too_stale(self) -> bool:
+        """Whether the master would turn down what is computed on the model at hand."""
+        with self._condition:
+            return self._state.fresh.too_stale
+
     def push(self, push: Push, update: Any) -> None:
-        """Send the update of a started step; None only settles the step."""
-        encoded = None if push.empty else encode_tree(update, self.assignment.codec)
+        """Send the update of a started step; None sends its header only."""
+        started = time.monotonic()
+        encoded = None if update is None else encode_tree(update, self.assignment.codec)
+        encode_s = time.monotonic() - started
         with self._condition:
             self._raise_if_over()
             if encoded is not None:
                 self._encoded[push.step] = encoded
+            waited_s, self._waited_s = self._waited_s, 0.0
+            push = replace(push, wait_s=round(waited_s, 6), encode_s=round(encode_s, 6))
             self._post(self._state.push(push, time.monotonic()))
 
     def take_requeued(self) -> int | None:
@@ -227,7 +237,9 @@ class Connection:
     def _wait(self, timeout_s: float | None) -> None:
         """Wait for the socket thread to take something in; raise if the session is over."""
         self._raise_if_over()
+        started = time.monotonic()
         self._condition.wait(timeout_s)
+        self._waited_s += time.monotonic() - started
         self._raise_if_over()
 
     def _raise_if_over(self) -> None:

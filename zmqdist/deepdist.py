@@ -6,8 +6,8 @@ import logging
 from typing import Any
 
 from zmqdist.api import ZmqDist
-from zmqdist.core.staleness import BoundedStaleness
 from zmqdist.net.address import WILDCARDS, parse_address
+from zmqdist.staleness import BoundedStaleness
 
 log = logging.getLogger(__name__)
 

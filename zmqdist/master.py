@@ -239,8 +239,8 @@ class Master:
         self.state.totals.bytes_received_decoded += tree_bytes(update)
         try:
             _check_finite(update)
-            if action.scale != 1.0:
-                update = scale_tree(update, action.scale)
+            if action.weight != 1.0:
+                update = scale_tree(update, action.weight)
             if self._damping is not None:
                 update = self._damping.damp(update, self.state.version, action.tau)
             if not self.options.policy.buffers:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zmqdist.core.pacing import Pacing
-from zmqdist.core.staleness import Policy, default_policy
+from zmqdist.core.staleness import Policy
 from zmqdist.errors import ConfigError
 from zmqdist.merge import Merge, RowTrustRegion, Sum
 from zmqdist.models.tiers import Tiers
 from zmqdist.net.security import MasterKeys
+from zmqdist.staleness.forms import default_policy
 from zmqdist.task import Gradient
 from zmqdist.wire.codec import CODECS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -65,8 +66,18 @@ class Task:
     parameters: Parameters
     gradient: Gradient
     summary: Summary
+    _computed_s: float = 0.0
 
-    def push(self, step: int, base: int, clock: int, update: Update, examples: int) -> None:
+    def push(
+        self,
+        step: int,
+        base: int,
+        clock: int,
+        update: Update,
+        examples: int,
+        *,
+        abandoned: bool = False,
+    ) -> None:
         """Send the update of a step.
 
         Parameters
@@ -76,24 +87,32 @@ class Task:
         update : Update
         examples : int
             What it was computed from, unless the update says.
+        abandoned : bool, default=False
+            Send its header only, for the master to turn it down.
 
         Raises
         ------
         UpdateError
             If the update holds what cannot travel.
         """
+        half_dot, half_sq = update.finite_halves()
         push = Push(
             session=0,
             step=step,
             base=base,
             clock=clock,
             examples=examples if update.examples is None else update.examples,
-            empty=update.empty,
+            empty=update.empty and not abandoned,
             metrics=update.finite_metrics(),
+            abandoned=abandoned,
+            compute_s=round(self._computed_s, 6),
+            half_dot=half_dot,
+            half_sq=half_sq,
         )
+        self._computed_s = 0.0
         self.summary.computed += 1
         try:
-            self.link.push(push, update.arrays)
+            self.link.push(push, None if push.empty or abandoned else update.arrays)
         except UpdateError as error:
             where = f"partition {self.summary.partition}, step {step}: {error}"
             self.link.fail(step, "update", str(error), "")
@@ -101,8 +120,11 @@ class Task:
 
     def call(self, step: int, compute: Callable[[], Any]) -> Any:
         """Run the user's code; what it raises is reported with partition and step."""
+        started = time.monotonic()
         try:
-            return compute()
+            result = compute()
+            self._computed_s += time.monotonic() - started
+            return result
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             trace = traceback.format_exc()

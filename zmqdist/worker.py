@@ -18,6 +18,7 @@ from zmqdist.exchange import InPlaceConnection
 from zmqdist.in_place import InPlace
 from zmqdist.models.base import Parameters, parameters_of
 from zmqdist.models.update import as_update
+from zmqdist.staleness.abandon import Watch
 from zmqdist.task import END, Data, Gradient, Summary, Task
 
 _Begun = tuple[int, int]  # base version and clock
@@ -95,6 +96,9 @@ class _Updates(Task):
 
     _kept: dict[int, list[Any]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._watch = Watch(self.link.too_stale)
+
     def run_batches(self, data: Iterable[Any], size: int) -> None:
         """One update per `size` items; settled steps are skipped without computing."""
         for step, batch in enumerate(_batches(data, size)):
@@ -141,11 +145,21 @@ class _Updates(Task):
         if self.link.settled(step):
             self.link.restore(self.parameters)
             return None
-        return self.link.start(self.parameters)
+        return self._start()
+
+    def _start(self) -> _Begun:
+        begun = self.link.start(self.parameters)
+        self._watch.begin()
+        return begun
+
+    def call(self, step: int, compute: Callable[[], Any]) -> Any:
+        """Run the user's code, which may ask whether it is too stale."""
+        with self._watch.watching():
+            return super().call(step, compute)
 
     def _compute(self, step: int, batch: list[Any]) -> None:
         """Compute a step from its batch."""
-        begun = self.link.start(self.parameters)
+        begun = self._start()
         update = self.call(step, lambda: self.gradient(self.parameters.model, batch))
         if isinstance(update, Iterator):
             raise ConfigError(
@@ -161,7 +175,7 @@ class _Updates(Task):
         more than what it read since the last: the step stays open, and the partition
         is run again after this one.
         """
-        begun = self.link.start(self.parameters)
+        begun = self._start()
         source = Data(items)
         update = self.call(step, lambda: self.gradient(self.parameters.model, source))
         if isinstance(update, Iterator):
@@ -181,7 +195,9 @@ class _Updates(Task):
         self._kept = {s: kept for s, kept in self._kept.items() if s in self.link.in_flight()}
         if items is not None:
             self._kept[step] = items
-        self.push(step, base, clock, as_update(update), count)
+        result = as_update(update)
+        abandoned = self._watch.told or (not result.empty and self._watch.too_stale())
+        self.push(step, base, clock, result, count, abandoned=abandoned)
 
     def _compute_requeued(self, compute: Callable[[int, list[Any]], None]) -> None:
         while (step := self.link.take_requeued()) is not None:

@@ -12,8 +12,8 @@ from zmqdist.core.ledger import Key, Outcome
 from zmqdist.core.master_state import MasterState
 from zmqdist.core.messages import Ack, Begin, End, Finish, Hello, Message, Push
 from zmqdist.core.sessions import Session
-from zmqdist.core.staleness import Asynchronous, SoftSync, default_policy, parse_policy
 from zmqdist.errors import ConfigError
+from zmqdist.staleness import Asynchronous, SoftSync, default_policy, parse_policy
 
 LEASE_S = 8.0
 TIMEOUT_S = 3.0
@@ -56,7 +56,9 @@ def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
         SoftSync(**options)
 
 
-@pytest.mark.parametrize("text", ["softsync", "softsync:0", "softsync:x", "softsync:1:2"])
+@pytest.mark.parametrize(
+    "text", ["softsync", "softsync:0", "softsync:x", "softsync:1:0", "softsync:1:2:3"]
+)
 def test_what_the_command_line_refuses(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_policy(text)

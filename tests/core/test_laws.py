@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.core.link import Link
 from zmqdist.core.pacing import Pacing
-from zmqdist.core.staleness import Asynchronous, BoundedStaleness, Policy
+from zmqdist.staleness import Asynchronous, BoundedStaleness, Policy
 
 POLICIES = [
     Asynchronous(),

@@ -40,8 +40,8 @@ from zmqdist.core.messages import (
 )
 from zmqdist.core.pacing import Pacing
 from zmqdist.core.report import MAX_FAILURES
-from zmqdist.core.staleness import Asynchronous, BoundedStaleness, Policy, StaleSynchronous
 from zmqdist.errors import ConfigError, LocalProtocolError
+from zmqdist.staleness import Asynchronous, BoundedStaleness, Policy, StaleSynchronous
 
 LEASE_S = 8.0
 DRIVER = b"driver"
@@ -207,7 +207,9 @@ def test_requeue_leaves_the_step_open(benches: list[Bench]) -> None:
     benches.append(bench)
     session = bench.join().session
     bench.ask(Push(session, 0, 0, 0))
-    assert bench.answer(Push(session, 1, 0, 1)) == Ack(session, 1, "requeue", 1, -1, None)
+    assert bench.answer(Push(session, 1, 0, 1)) == Ack(
+        session, 1, "requeue", 1, -1, None, need=1, patience=0
+    )
     assert bench.answer(Push(session, 1, 1, 2)).outcome == "applied"
     totals = bench.state.totals
     assert (totals.requeued, totals.rejected, totals.rejected_tau) == (1, 0, 1)
@@ -231,7 +233,7 @@ def test_scale_reaches_the_action(benches: list[Bench]) -> None:
     bench.ask(Push(session, 0, 0, 0))
     (apply,) = bench.state.receive(b"peer", Push(session, 1, 0, 1), 0.0)
     assert isinstance(apply, Apply)
-    assert (apply.key, apply.tau, apply.scale) == ((0, 0, 1), 1, 0.5)
+    assert (apply.key, apply.tau, apply.weight) == ((0, 0, 1), 1, 0.5)
     bench.state.applied(apply)
 
 

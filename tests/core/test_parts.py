@@ -204,7 +204,7 @@ def test_nobody_waits_for_a_newer_model(max_in_flight: int) -> None:
 def test_what_comes_back_makes_it_ask() -> None:
     state = active()
     push(state, 0)
-    requeued = Ack(1, 0, "requeue", version=9, published=9, limit=None)
+    requeued = Ack(1, 0, "requeue", version=9, published=9, limit=None, need=9)
     assert state.receive(requeued, 0.0) == [Forget(0), SendToMaster(pull(3))]
     assert state.requeued == [0]
     assert not state.may_start()

@@ -4,10 +4,12 @@ import pickle
 
 import pytest
 
-from zmqdist.core.staleness import (
+from zmqdist.errors import ConfigError
+from zmqdist.staleness import (
     APPLY,
     REJECT,
     REQUEUE,
+    Arrival,
     Asynchronous,
     BoundedStaleness,
     Decision,
@@ -17,7 +19,6 @@ from zmqdist.core.staleness import (
     default_policy,
     parse_policy,
 )
-from zmqdist.errors import ConfigError
 
 
 def scaled(factor: float) -> Decision:
@@ -39,11 +40,11 @@ def scaled(factor: float) -> Decision:
     ids=repr,
 )
 def test_decide_by_staleness(policy: Policy, decisions: list[Decision]) -> None:
-    assert [policy.decide(tau) for tau in range(len(decisions))] == decisions
+    assert [policy.decide(Arrival(tau)) for tau in range(len(decisions))] == decisions
 
 
 @pytest.mark.parametrize(
-    ("policy", "horizons"),
+    ("policy", "limits"),
     [
         (Asynchronous(), [None, None]),
         (BoundedStaleness(0), [None, None]),
@@ -52,8 +53,8 @@ def test_decide_by_staleness(policy: Policy, decisions: list[Decision]) -> None:
     ],
     ids=repr,
 )
-def test_horizon_by_slowest_clock(policy: Policy, horizons: list[int | None]) -> None:
-    assert [policy.horizon(clock) for clock in range(len(horizons))] == horizons
+def test_limit_by_slowest_clock(policy: Policy, limits: list[int | None]) -> None:
+    assert [policy.limit(1, clock) for clock in range(len(limits))] == limits
 
 
 def test_only_lazy_refresh_has_a_lazy_slack() -> None:
@@ -118,5 +119,5 @@ def test_policies_are_values() -> None:
 
 
 def test_default_loses_no_data() -> None:
-    assert default_policy().decide(64) == APPLY
-    assert default_policy().decide(65) == REQUEUE
+    assert default_policy().decide(Arrival(64)) == APPLY
+    assert default_policy().decide(Arrival(65)) == REQUEUE

@@ -12,13 +12,23 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.core.link import LEASE_S, Link, Worker
 from zmqdist.core.pacing import Pacing
-from zmqdist.core.staleness import (
+from zmqdist.staleness import (
     REQUEUE,
+    Arrival,
     Asynchronous,
+    BackupWorkers,
     BoundedStaleness,
+    BulkSynchronous,
+    Composed,
     Decision,
+    DynamicStaleSynchronous,
+    FedBuff,
     Policy,
+    RateRescaled,
+    Rennala,
+    Ringmaster,
     SoftSync,
+    StalenessAware,
     StaleSynchronous,
 )
 
@@ -26,8 +36,8 @@ from zmqdist.core.staleness import (
 class GatedRequeue(StaleSynchronous):
     """Gates and requeues: a policy may do both."""
 
-    def decide(self, tau: int) -> Decision:
-        return super().decide(tau) if tau <= self.slack else REQUEUE
+    def decide(self, update: Arrival) -> Decision:
+        return super().decide(update) if update.tau <= self.slack else REQUEUE
 
 
 POLICIES: list[Policy] = [
@@ -37,6 +47,16 @@ POLICIES: list[Policy] = [
     GatedRequeue(1),
     SoftSync(1, timeout_s=3.0),
     SoftSync(2, timeout_s=3.0),
+    *(DynamicStaleSynchronous(0, 2, how) for how in ("eager", "lazy")),
+    *(Ringmaster(*options) for options in ((1,), (2, "requeue"), ("auto", "requeue"))),
+    StalenessAware("inverse"),
+    RateRescaled(),
+    FedBuff(3, timeout_s=3.0),
+    *(Rennala(2, how) for how in ("reject", "requeue")),
+    BulkSynchronous(),
+    *(BackupWorkers(1, how) for how in ("reject", "requeue")),
+    Composed(StaleSynchronous(1, "lazy"), BoundedStaleness(2, "requeue"), SoftSync(2, 3.0)),
+    Composed(BulkSynchronous(), StalenessAware("inverse1")),
 ]
 PACES = {"each": lambda: Pacing(every=1), "third": lambda: Pacing(every=3), "adaptive": Pacing}
 anything = st.integers(0, 10_000)

@@ -26,10 +26,10 @@ from zmqdist.core.messages import (
     Welcome,
 )
 from zmqdist.core.pacing import Pacing
-from zmqdist.core.staleness import BoundedStaleness, StaleSynchronous
 from zmqdist.core.worker_actions import Forget, Load, SendToMaster, SendUpdate, Subscribe
 from zmqdist.core.worker_state import BEATS_PER_LEASE, HELLO_RETRY_S, Phase, WorkerState
 from zmqdist.errors import LocalProtocolError
+from zmqdist.staleness import BoundedStaleness, StaleSynchronous
 
 LEASE_S = 8.0
 BEAT_S = LEASE_S / BEATS_PER_LEASE
@@ -208,7 +208,7 @@ def test_one_in_flight_waits_for_what_is_published() -> None:
 def test_too_stale_means_a_fresh_model_first(outcome: str, requeued: list[int]) -> None:
     state = active()
     step(state, 1)
-    actions = state.receive(ack(1, outcome, version=6), 0.0)
+    actions = state.receive(ack(1, outcome, version=6, need=6), 0.0)
     assert actions == [Forget(1), SendToMaster(Pull(1, 3, 6))]
     assert state.requeued == requeued
     assert not state.may_start()

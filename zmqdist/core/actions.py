@@ -19,13 +19,13 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Decode the update of the message just received, multiply by `scale`, descend."""
+    """Decode the update of the message just received, multiply by `weight`, descend."""
 
     key: Key
     session: Session
     push: Push
     tau: int
-    scale: float
+    weight: float
 
 
 @dataclass(frozen=True, slots=True)

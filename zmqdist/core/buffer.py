@@ -26,11 +26,15 @@ class Buffer:
         self._waiting.append(action)
 
     def flush(self, workers: int, now: float | None = None) -> list[Flush]:
-        """Empty the buffer if there are enough for so many workers, or time is up."""
+        """Empty the buffer if there are enough for so many workers, or time is up.
+
+        With no workers left nothing more can come, so that nothing is waited for.
+        """
         after_s = self._policy.flush_after_s
         waited_s = now - self._since if now is not None and self._since is not None else 0.0
         late = after_s is not None and waited_s >= after_s
-        if not self._waiting or not (late or len(self._waiting) >= self._size(workers)):
+        enough = not workers or len(self._waiting) >= self._size(workers)
+        if not self._waiting or not (late or enough):
             return []
         waiting, self._waiting, self._since = self._waiting, [], None
         return [Flush(tuple(waiting))]

@@ -22,6 +22,7 @@ from zmqdist.core.actions import (
 )
 from zmqdist.core.buffer import Buffer
 from zmqdist.core.epochs import Epochs
+from zmqdist.core.judge import Judge
 from zmqdist.core.ledger import MAX_PARTITIONS, Key, Outcome
 from zmqdist.core.messages import (
     Ack,
@@ -47,7 +48,7 @@ from zmqdist.core.messages import (
 from zmqdist.core.pacing import Pacing
 from zmqdist.core.report import Counts
 from zmqdist.core.sessions import Session, Sessions
-from zmqdist.core.staleness import Policy, Verdict
+from zmqdist.core.staleness import Policy
 from zmqdist.errors import LocalProtocolError
 
 
@@ -59,7 +60,8 @@ class MasterState:
     run : str
         Random name of this master's lifetime.
     policy : Policy
-        Decides on updates by their staleness and on who may run ahead.
+        Decides on updates by their staleness and on who may run ahead. The state
+        works on a copy of its own.
     schema : dict of str to [dtype, shape]
         The parameters, for `Begun`.
     publish_port : int
@@ -81,20 +83,22 @@ class MasterState:
         pacing: Pacing | None = None,
     ) -> None:
         self.run = run
-        self.policy = policy
+        self.policy = policy.fresh()
         self.schema = schema
         self.publish_port = publish_port
         self.lease_s = lease_s
         self.pacing = pacing or Pacing()
         self.version = 0
         self.published = -1
-        self.sessions = Sessions(policy)
+        self.sessions = Sessions(self.policy)
         self._counts = Counts()
         self.totals, self.staleness = self._counts.totals, self._counts.staleness
         self._epochs = Epochs(run)
         self.ledger = self._epochs.ledger
         self._applying: Apply | None = None
-        self._buffer = Buffer(policy)
+        self._judge = Judge(self.policy, self.totals)
+        self._buffer = Buffer(self.policy)
+        self._awaited = -1
 
     # ---- in ----------------------------------------------------------------------
 
@@ -120,13 +124,13 @@ class MasterState:
                 session = self.sessions.heard(message.session, peer, now)
                 if session is None:
                     return [Send(peer, Rejoin(message.session))]
-                return self._from_worker(session, message)
+                return self._from_worker(session, message, now)
         return [Send(peer, Refused(f"a master takes no {message.kind!r} message"))]
 
-    def _from_worker(self, session: Session, message: Message) -> list[Action]:
+    def _from_worker(self, session: Session, message: Message, now: float) -> list[Action]:
         match message:
             case Push():
-                return self._push(session, message)
+                return self._push(session, message, now)
             case Pull():
                 return self._pull(session.peer, message)
             case Finish():
@@ -152,7 +156,9 @@ class MasterState:
         return actions
 
     def publish_due(self, now: float) -> bool:
-        """Whether the model should be published now."""
+        """Whether the model should be published now: by its pace, or as workers wait for it."""
+        if self.published < self._awaited <= self.version:
+            return True
         return self.pacing.due(self.version, self.published, now)
 
     # ---- what became of an action -----------------------------------------------------
@@ -167,6 +173,8 @@ class MasterState:
         self.version += 1
         self._counts.applied(action)
         self._settle(action.key, Outcome.APPLIED)
+        if self.policy.synchronous:
+            self._awaited = action.session.need = self.version
         due = now is not None and self.publish_due(now)
         answers = self._answer(action.session, action.push, Outcome.APPLIED, publishes=due)
         return [Publish(), *answers] if due else answers
@@ -175,6 +183,8 @@ class MasterState:
         """Settle the update of `action`, which waits for the flush that merges it."""
         self._reported(action)
         self._buffer.add(action, now)
+        if self.policy.synchronous:
+            self._awaited = action.session.need = self.version + 1
         self._settle(action.key, Outcome.APPLIED)
         return [
             *self._answer(action.session, action.push, Outcome.APPLIED),
@@ -278,7 +288,7 @@ class MasterState:
         )
         return [*actions, Send(peer, welcome)]
 
-    def _push(self, session: Session, message: Push) -> list[Action]:
+    def _push(self, session: Session, message: Push, now: float) -> list[Action]:
         key = Key(session.epoch, session.partition, message.step)
         standing = self._epochs.standing(key)
         if not 0 <= message.base <= self.version or message.step < 0:
@@ -292,18 +302,15 @@ class MasterState:
             self.totals.skipped += 1
             self._settle(key, Outcome.SKIPPED)
             return self._answer(session, message, Outcome.SKIPPED)
-        tau = self.version - message.base
-        decision = self.policy.decide(tau)
-        if decision.verdict is Verdict.APPLY:
-            self._applying = Apply(key, session, message, tau, decision.scale)
-            return [self._applying]
-        self.totals.rejected_tau += tau
-        if decision.verdict is Verdict.REJECT:
-            self.totals.rejected += 1
+        judged = self._judge.judge(
+            key, session, message, version=self.version, workers=len(self.sessions), now=now
+        )
+        if isinstance(judged, Apply):
+            self._applying = judged
+            return [judged]
+        if judged is Outcome.REJECTED:
             self._settle(key, Outcome.REJECTED)
-            return self._answer(session, message, Outcome.REJECTED)
-        self.totals.requeued += 1
-        return self._answer(session, message, "requeue")
+        return self._answer(session, message, judged)
 
     def _pull(self, peer: bytes, message: Pull) -> list[Action]:
         lazy = self.policy.lazy_slack is not None
@@ -346,7 +353,7 @@ class MasterState:
         duplicate: bool = False,
         publishes: bool = False,
     ) -> list[Action]:
-        session.clock = max(session.clock, push.clock + 1)
+        self.sessions.answered(session, push.clock)
         others = self._move_limits(session.epoch, but=session)
         ack = Ack(
             session=session.number,
@@ -356,6 +363,8 @@ class MasterState:
             published=self.version if publishes else self.published,
             limit=session.limit,
             duplicate=duplicate,
+            need=session.need,
+            patience=self.policy.patience,
         )
         return [Send(session.peer, ack), *others]
 

@@ -17,6 +17,9 @@ from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 from zmqdist.errors import RemoteProtocolError
 
+REQUEUED = "requeue"
+"""As `Ack.outcome`, beside those of `zmqdist.core.ledger.Outcome`: compute the step again."""
+
 PROTOCOL = 1
 """Version of the wire protocol; a peer with another one is refused."""
 
@@ -54,7 +57,12 @@ class Push(Message):
 
     `clock` is the worker's when it began the step, `examples` counts what the update
     was computed from; `empty` says that the gradient returned nothing, so that the step
-    only needs settling. No tree follows then.
+    only needs settling. `abandoned` says that the worker takes the update for too stale
+    (see `Welcome`) and keeps it to itself. No tree follows in either case.
+
+    `wait_s`, `compute_s` and `encode_s` are the seconds that the worker waited before the
+    step, spent in the gradient, and spent coding the update. `half_dot` and `half_sq` are
+    those of `zmqdist.core.staleness.Arrival`.
     """
 
     kind: ClassVar[str] = "push"
@@ -65,6 +73,12 @@ class Push(Message):
     examples: int = 0
     empty: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
+    abandoned: bool = False
+    wait_s: float = 0.0
+    compute_s: float = 0.0
+    encode_s: float = 0.0
+    half_dot: float | None = None
+    half_sq: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +168,8 @@ class Welcome(Message):
     Steps below `next` and those in `ahead` are settled; `complete` says that the whole
     partition is, so that nothing is left to do and the session ends as it begins.
     `limit` is the last clock the worker may start (None: no bound), counted from
-    `clock`. `lazy_slack` is the policy's.
+    `clock`. `lazy_slack`, `synchronous` and `patience` are the policy's: the last is the
+    staleness beyond which no update is applied now.
     """
 
     kind: ClassVar[str] = "welcome"
@@ -168,14 +183,17 @@ class Welcome(Message):
     limit: int | None
     lazy_slack: int | None
     lease_s: float
+    synchronous: bool = False
+    patience: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ack(Message):
     """What became of a step: applied, rejected, skipped, or requeue.
 
-    `version` is the master's now, `published` the newest that workers can hold.
-    `limit` is the session's, as in `Welcome`.
+    `version` is the master's now, `published` the newest that workers can hold, `need`
+    the oldest that the worker may start its next step on. `limit` is the session's and
+    `patience` the policy's, as in `Welcome`.
     """
 
     kind: ClassVar[str] = "ack"
@@ -186,6 +204,8 @@ class Ack(Message):
     published: int
     limit: int | None
     duplicate: bool = False
+    need: int = 0
+    patience: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

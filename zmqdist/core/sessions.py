@@ -15,7 +15,8 @@ class Session:
     """One worker's registration for one partition; the number is never used again.
 
     `clock` counts the steps answered to the worker, from the slowest worker's clock
-    when it joined; `limit` is the last clock that it may start.
+    when it joined; `limit` is the last clock that it may start, `need` the oldest
+    version that it may start on.
     """
 
     number: int
@@ -27,6 +28,7 @@ class Session:
     clock: int
     last_seen: float
     limit: int | None = None
+    need: int = 0
 
 
 class Sessions:
@@ -80,11 +82,21 @@ class Sessions:
             limit=session.limit,
             lazy_slack=self._policy.lazy_slack,
             lease_s=lease_s,
+            synchronous=self._policy.synchronous,
+            patience=self._policy.patience,
         )
 
     def close(self, session: Session) -> None:
         """End a session: its worker holds nobody back any more."""
         del self._open[session.number]
+        if self._policy.needs.workers:
+            self._policy.left(session.number)
+
+    def answered(self, session: Session, clock: int) -> None:
+        """Note that the worker's step of this clock, the newest message, was answered."""
+        session.clock = max(session.clock, clock + 1)
+        if self._policy.needs.workers:
+            self._policy.answered(session.number, session.clock, session.last_seen)
 
     def heard(self, number: int, peer: bytes, now: float) -> Session | None:
         """Return the session that a message names, None if it is not open."""
@@ -100,8 +112,12 @@ class Sessions:
 
     def move_limits(self, epoch: int) -> list[Session]:
         """Bring the limits of an epoch up to date; return the sessions whose limit moved."""
-        limit = self._policy.horizon(self.slowest(epoch))
-        moved = [s for s in self.at(epoch) if s.limit != limit]
-        for session in moved:
-            session.limit = limit
+        if not self._policy.gates:
+            return []
+        moved, slowest = [], self.slowest(epoch)
+        for session in self.at(epoch):
+            limit = self._policy.limit(session.number, slowest)
+            if limit != session.limit:
+                session.limit = limit
+                moved.append(session)
         return moved

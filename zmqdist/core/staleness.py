@@ -1,10 +1,19 @@
-"""Staleness policies: which updates are applied, and who may run ahead.
+"""What a staleness policy is: who may start, what becomes of an update, how much it counts.
 
 The staleness of an update is ``tau = version at apply - version it was computed
-on``, where the version counts applied updates and nothing else [1]_. A policy is
-pure and picklable: it sees integers and answers with a `Decision`. It owns two
-questions, *what becomes of this update* (`Policy.decide`) and *how far may a
-worker run ahead of the slowest one* (`Policy.horizon`).
+on``, where the version counts applied updates and nothing else [1]_; updates that are
+merged advance it by one together, rejected ones leave it alone. `zmqdist.staleness`
+has the policies, this module what they have in common.
+
+A policy is asked up to four questions, and costs nothing where it has no opinion:
+
+* **gate**: who may start a step, and on which model (`Policy.limit`,
+  `Policy.lazy_slack`, `Policy.synchronous`), and when is a computation not worth
+  finishing any more (`Policy.patience`)?
+* **accept**: is this update applied, rejected or computed again (`Policy.decide`)?
+* **weight**: how much does it count (`Policy.decide` again, and `Policy.transform` for
+  rules that look at the values)?
+* **merge**: how many updates become one version (`Policy.buffers` and what follows it)?
 
 References
 ----------
@@ -14,8 +23,10 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, NamedTuple, Self
 
 from zmqdist.errors import ConfigError
 
@@ -28,12 +39,11 @@ class Verdict(StrEnum):
     REQUEUE = "requeue"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """A verdict, and for `Verdict.APPLY` the factor on the update's values."""
 
     verdict: Verdict
-    scale: float = 1.0
+    weight: float = 1.0
 
 
 APPLY = Decision(Verdict.APPLY)
@@ -41,251 +51,228 @@ REJECT = Decision(Verdict.REJECT)
 REQUEUE = Decision(Verdict.REQUEUE)
 
 
-class Policy:
-    """Base of all policies: applies everything and holds nobody back.
+class Arrival(NamedTuple):
+    """An update as a policy sees it: facts from its message, no values.
 
-    Subclasses override `decide`, `horizon` or both, hold their options as
-    attributes and keep no other state.
+    Attributes
+    ----------
+    tau : int
+        Its staleness now, in versions, >= 0.
+    version : int
+        The model's version now.
+    worker : int
+        Number of the worker that computed it: the same for all its updates, used for
+        nobody else after it has left.
+    workers : int
+        How many workers are here, this one included.
+    now : float
+        Clock reading, in seconds: of the master's clock, or virtual time.
+    examples : int
+        What the update was computed from.
+    compute_s : float
+        Time that its computation took, in seconds; 0 if the worker does not say.
+    half_dot, half_sq : float or None
+        For an update that is the mean of two halves g1, g2 of a batch: ``g1 . g2`` and
+        ``||g1 - g2||^2 / 4``. None if the gradient does not give them.
     """
+
+    tau: int
+    version: int = 0
+    worker: int = 0
+    workers: int = 1
+    now: float = 0.0
+    examples: int = 0
+    compute_s: float = 0.0
+    half_dot: float | None = None
+    half_sq: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a policy needs that costs something to keep.
+
+    Attributes
+    ----------
+    base : bool
+        The master's memory of the versions that workers compute on, for `transform`.
+    workers : bool
+        To be told when a worker's step was answered and when a worker left
+        (`Policy.answered`, `Policy.left`).
+    halves : bool
+        `half_dot` and `half_sq` of the updates; without them it does what it can.
+    """
+
+    base: bool = False
+    workers: bool = False
+    halves: bool = False
+
+    def __or__(self, other: Needs) -> Needs:
+        return Needs(
+            self.base or other.base, self.workers or other.workers, self.halves or other.halves
+        )
+
+
+NOTHING = Needs()
+
+
+class Policy:
+    """Base of all policies: applies everything at once and holds nobody back.
+
+    A policy is pure: it sees numbers, has no clock and no random source, and the same
+    calls give the same answers, in a run and in a simulation. Its options are the
+    parameters of its constructor, kept as attributes of the same names, so that policies
+    are values: equal ones are interchangeable, and `repr` is how to make one.
+
+    A policy that learns keeps what it learned in attributes that begin with an
+    underscore, gives it out by `state` and takes it back by `load_state`. A run works on
+    a copy of its own (`fresh`), so that one policy object serves any number of runs.
+
+    `zmqdist.staleness.check_policy` holds a policy against all of this.
+    """
+
+    @property
+    def needs(self) -> Needs:
+        """What has to be kept for it."""
+        return NOTHING
+
+    # ---- gate -------------------------------------------------------------------------
+
+    @property
+    def gates(self) -> bool:
+        """Whether `limit` may hold workers back; if not it is never asked."""
+        return False
+
+    def limit(self, worker: int, slowest: int) -> int | None:
+        """Return the last clock that a worker may start, None for no bound.
+
+        Parameters
+        ----------
+        worker : int
+            As `Arrival.worker`.
+        slowest : int
+            Smallest clock (count of answered steps) over the workers that are here.
+        """
+        return None
 
     @property
     def lazy_slack(self) -> int | None:
         """Clocks that a worker's model may be old before it is read anew; None: always anew."""
         return None
 
-    def decide(self, tau: int) -> Decision:
-        """Decide on an update of staleness `tau` (count of versions, >= 0)."""
-        return APPLY
+    @property
+    def synchronous(self) -> bool:
+        """Whether a worker gives one update to a version and then waits for the next."""
+        return False
 
     @property
-    def flush_after_s(self) -> float | None:
-        """Longest that an update may wait in the buffer, in seconds; None without one."""
-        return None
+    def patience(self) -> int | None:
+        """Staleness beyond which no update is applied now; None without such a bound.
 
-    def flush_size(self, workers: int) -> int:
-        """Return how many updates are merged into one version; 1 needs no buffer."""
-        return 1
-
-    @property
-    def buffers(self) -> bool:
-        """Whether updates wait to be merged."""
-        return self.flush_after_s is not None
-
-    def horizon(self, slowest: int) -> int | None:
-        """Return the last clock that a worker may start, None for no bound.
-
-        Parameters
-        ----------
-        slowest : int
-            Smallest clock (count of settled steps) over the active workers.
+        A worker whose computation is older than this by what it has heard may give it
+        up: its update would be turned down.
         """
         return None
 
+    def answered(self, worker: int, clock: int, now: float) -> None:
+        """Take note that a worker's step was answered (with `Needs.workers` only).
+
+        Parameters
+        ----------
+        worker : int
+        clock : int
+            Its count of answered steps now.
+        now : float
+            When the step arrived, in seconds.
+        """
+
+    def left(self, worker: int) -> None:
+        """Take note that a worker is gone (with `Needs.workers` only)."""
+
+    # ---- accept and weigh -----------------------------------------------------------------
+
+    @property
+    def rejects(self) -> bool:
+        """Whether `decide` may reject an update for good, so that its data is lost."""
+        return False
+
+    def decide(self, update: Arrival) -> Decision:
+        """Decide on an update. Called once for each that arrives, in order."""
+        return APPLY
+
+    @property
+    def transforms(self) -> bool:
+        """Whether `transform` changes updates; if not it is never called."""
+        return False
+
+    def transform(self, update: Any, base: Any) -> Any:
+        """Return what is applied in place of an update that was accepted.
+
+        Parameters
+        ----------
+        update : tree
+            Not to be changed in place.
+        base : zmqdist.staleness.Base
+            How the model has moved since the version that the update was computed on.
+        """
+        return update
+
+    # ---- merge ------------------------------------------------------------------------------
+
+    @property
+    def buffers(self) -> bool:
+        """Whether accepted updates wait in a buffer and are merged into one version."""
+        return False
+
+    def flush_size(self, workers: int) -> int:
+        """Return how many updates are merged into one version, with so many workers here."""
+        return 1
+
+    @property
+    def flush_after_s(self) -> float | None:
+        """Longest that an update may wait in the buffer, in seconds; None for no bound."""
+        return None
+
+    # ---- what it learned ------------------------------------------------------------------------
+
+    def figures(self) -> dict[str, float]:
+        """Return finite numbers that show what the policy does by itself, by name."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Return what was learned: JSON values and numpy arrays, by name."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` of an equal policy returned.
+
+        Raises
+        ------
+        ConfigError
+            It is no state of this kind of policy.
+        """
+        if state:
+            raise ConfigError(f"{self!r} keeps no state; got {', '.join(map(repr, state))}")
+
+    # ---- a value ----------------------------------------------------------------------
+
+    def options(self) -> dict[str, Any]:
+        """Return the parameters of the constructor."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def fresh(self) -> Self:
+        """Return an equal policy that has learned nothing."""
+        return type(self)(**self.options())
+
     def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options().items())
         return f"{type(self).__name__}({options})"
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
+        return (
+            isinstance(other, Policy)
+            and type(self) is type(other)
+            and self.options() == other.options()
+        )
 
     def __hash__(self) -> int:
-        return hash((type(self), *sorted(vars(self).items())))
-
-
-class Asynchronous(Policy):
-    """Apply every update at once, however stale it is.
-
-    The rule of Downpour SGD [1]_. Safe while ``learning rate x curvature x tau``
-    stays small; with many workers prefer a bound.
-
-    References
-    ----------
-    .. [1] J. Dean et al., "Large scale distributed deep networks", NIPS 2012.
-    """
-
-
-class BoundedStaleness(Policy):
-    """Apply an update only while it is at most `max_staleness` versions behind.
-
-    Parameters
-    ----------
-    max_staleness : int
-        Largest staleness that is applied as it is, in versions, >= 0.
-    on_stale : {"reject", "requeue", "scale"}, default="reject"
-        What becomes of a staler update. ``"reject"`` drops it: cheap, but data on
-        slow workers is lost to the model. ``"requeue"`` has the worker compute that
-        batch again on a fresh model: no data is lost, work is. ``"scale"`` applies it
-        multiplied by ``(1 + max_staleness) / (1 + tau)``.
-
-    Raises
-    ------
-    ConfigError
-        If an option is outside its range.
-
-    Notes
-    -----
-    The bound is inclusive, ``tau <= max_staleness``. Ringmaster ASGD [1]_ applies
-    ``tau < R``, so its threshold is ``R = max_staleness + 1``.
-
-    References
-    ----------
-    .. [1] A. Maranjyan, A. Tyurin, P. Richtarik, "Ringmaster ASGD: the first
-       asynchronous SGD with optimal time complexity", arXiv:2501.16168.
-    """
-
-    def __init__(self, max_staleness: int, on_stale: str = "reject") -> None:
-        self.max_staleness = _count("max_staleness", max_staleness)
-        if on_stale not in ("reject", "requeue", "scale"):
-            raise ConfigError(
-                f"BoundedStaleness: on_stale is {on_stale!r}; "
-                "expected 'reject', 'requeue' or 'scale'"
-            )
-        self.on_stale = on_stale
-
-    def decide(self, tau: int) -> Decision:
-        """Apply up to the bound; beyond it do what `on_stale` says."""
-        if tau <= self.max_staleness:
-            return APPLY
-        if self.on_stale == "scale":
-            return Decision(Verdict.APPLY, (1 + self.max_staleness) / (1 + tau))
-        return REQUEUE if self.on_stale == "requeue" else REJECT
-
-
-class StaleSynchronous(Policy):
-    """Let a worker start step ``c`` only while ``c - slowest <= slack``.
-
-    Clocks count settled steps of the workers that are active now; a worker that
-    joins starts at the slowest clock, one that ends or dies holds nobody back. All
-    updates are applied. ``slack=0`` is bulk-synchronous in time: nobody starts step
-    c + 1 before everybody has finished step c. The rule is that of SSP [1]_.
-
-    Parameters
-    ----------
-    slack : int
-        Steps that the fastest worker may be ahead of the slowest, >= 0.
-    refresh : {"eager", "lazy"}, default="eager"
-        ``"eager"`` starts each step on the newest published model. ``"lazy"`` goes on
-        with the model at hand until that lacks updates of a clock below
-        ``c - slack``, as the cache of [1]_ does: less traffic, staler updates.
-
-    Raises
-    ------
-    ConfigError
-        If an option is outside its range.
-
-    References
-    ----------
-    .. [1] Q. Ho et al., "More effective distributed ML via a stale synchronous
-       parallel parameter server", NIPS 2013.
-    """
-
-    def __init__(self, slack: int, refresh: str = "eager") -> None:
-        self.slack = _count("slack", slack)
-        if refresh not in ("eager", "lazy"):
-            raise ConfigError(
-                f"StaleSynchronous: refresh is {refresh!r}; expected 'eager' or 'lazy'"
-            )
-        self.refresh = refresh
-
-    @property
-    def lazy_slack(self) -> int | None:
-        """Slack of the worker's cache with ``refresh="lazy"``, else None."""
-        return self.slack if self.refresh == "lazy" else None
-
-    def horizon(self, slowest: int) -> int:
-        """Return ``slowest + slack``."""
-        return slowest + self.slack
-
-
-class SoftSync(Policy):
-    """Merge ``workers / n`` updates into one version; nobody waits for a slow worker.
-
-    The n-softsync protocol of [1]_: of w workers the updates of any ``max(1, floor(w / n))``
-    are merged (by ``merge=``, default the mean) and applied together. ``n=1`` takes as
-    many updates as there are workers, ``n >= w`` is `Asynchronous`. The version counts
-    flushes, so staleness is counted in flushes too.
-
-    Parameters
-    ----------
-    n : int, default=1
-        Part of the workers: see above; >= 1. Not the number of workers.
-    timeout_s : float, default=5.0
-        Flush what is there when the oldest update has waited for this long, in seconds, so
-        that workers that died hold nobody up.
-
-    Raises
-    ------
-    ConfigError
-        If an option is outside its range.
-
-    References
-    ----------
-    .. [1] W. Zhang, S. Gupta, X. Lian, J. Liu, "Staleness-aware async-SGD for
-       distributed deep learning", IJCAI 2016, arXiv:1511.05950, section 3.
-    """
-
-    def __init__(self, n: int = 1, timeout_s: float = 5.0) -> None:
-        self.n = _count("n", n)
-        if not n:
-            raise ConfigError("SoftSync: n is 0; expected an integer >= 1")
-        if not timeout_s > 0:
-            raise ConfigError(f"SoftSync: timeout_s is {timeout_s!r}; expected seconds > 0")
-        self.timeout_s = timeout_s
-
-    @property
-    def flush_after_s(self) -> float:
-        """The time-out."""
-        return self.timeout_s
-
-    def flush_size(self, workers: int) -> int:
-        """Return ``max(1, floor(workers / n))``."""
-        return max(1, workers // self.n)
-
-
-def default_policy() -> Policy:
-    """Return the policy of ``ZmqDist(model)`` without ``staleness=``.
-
-    ``BoundedStaleness(64, on_stale="requeue")``: with up to about 30 workers nothing
-    but a straggler ever meets the bound, so the plain program applies each update
-    exactly as it was computed; an update from a worker that hung or was suspended is
-    computed again rather than applied long after its time, and no data is lost.
-    """
-    return BoundedStaleness(64, on_stale="requeue")
-
-
-def parse_policy(text: str) -> Policy:
-    """Read a policy from the command line's form ``name[:number[:option]]``.
-
-    Parameters
-    ----------
-    text : str
-        ``async``, ``bounded:8``, ``bounded:8:requeue``, ``ssp:3``, ``ssp:3:lazy`` or
-        ``softsync:1``.
-
-    Raises
-    ------
-    ConfigError
-        If the text is none of these.
-    """
-    name, *options = text.split(":")
-    try:
-        if name == "async" and not options:
-            return Asynchronous()
-        if name == "bounded" and 1 <= len(options) <= 2:
-            return BoundedStaleness(int(options[0]), *options[1:])
-        if name == "softsync" and len(options) == 1:
-            return SoftSync(int(options[0]))
-        if name == "ssp" and 1 <= len(options) <= 2:
-            return StaleSynchronous(int(options[0]), *options[1:])
-    except ValueError as error:
-        raise ConfigError(f"staleness policy {text!r}: {error}") from None
-    raise ConfigError(
-        f"unknown staleness policy {text!r}; expected async, bounded:N[:reject|requeue|scale], "
-        "ssp:N[:eager|lazy] or softsync:N"
-    )
-
-
-def _count(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigError(f"{name} is {value!r}; expected an integer >= 0")
-    return value
+        return hash((type(self), *sorted(self.options().items())))

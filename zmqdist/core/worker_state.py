@@ -11,7 +11,10 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 
+from zmqdist.core.freshness import Freshness
+from zmqdist.core.ledger import Outcome
 from zmqdist.core.messages import (
+    REQUEUED,
     Ack,
     Fail,
     Finish,
@@ -100,8 +103,7 @@ class WorkerState:
         self.phase = Phase.JOINING
         self.reason = ""
         self.session = 0
-        self.version = have
-        self.need = 0
+        self.fresh = Freshness(have)
         self.clock = 0
         self.next_settled = 0
         self.ahead: frozenset[int] = frozenset()
@@ -111,10 +113,6 @@ class WorkerState:
         self.refusals: list[str] = []
         self.lease_s = 0.0
         self._limit: int | None = None
-        self._lazy_slack: int | None = None
-        self._version_clock = 0
-        self._model_version = -1
-        self._model_clock = 0
         self._answered_clock = 0
         self._pulled_at: float | None = None
         self._asked_at: float | None = None
@@ -134,7 +132,7 @@ class WorkerState:
         """Whether a step may start now: credit, clock limit, and a model fresh enough."""
         if self.phase is not Phase.ACTIVE or len(self.unacknowledged) >= self.max_in_flight:
             return False
-        return not self._ahead_of_limit() and self._fresh_enough()
+        return not self._ahead_of_limit() and self.fresh.enough(self.clock)
 
     def push(self, push: Push, now: float) -> list[Action]:
         """Send the update of a step that `may_start` let start."""
@@ -155,9 +153,7 @@ class WorkerState:
             Whether to read the replica into the model first. False only with lazy
             reading, while the model at hand is new enough and nothing was requeued.
         """
-        read = self._lazy_slack is None or self._model_version < self.need or self._stale_model()
-        if read:
-            self._model_version, self._model_clock = self.version, self._version_clock
+        read = self.fresh.read(self.clock)
         self.clock += 1
         return self.clock - 1, read
 
@@ -169,13 +165,20 @@ class WorkerState:
     @property
     def base(self) -> int:
         """The version that the worker's model holds."""
-        return self._model_version
+        return self.fresh.base
+
+    @property
+    def version(self) -> int:
+        """The version that the replica holds, -1 for none."""
+        return self.fresh.version
 
     def want(self, now: float) -> list[Action]:
         """Ask for a model that `may_start` accepts, if that is what it waits for."""
         if self.phase is not Phase.ACTIVE or self._pulled_at is not None:
             return []
-        return [] if self._ahead_of_limit() or self._fresh_enough() else self._pull(now)
+        if self._ahead_of_limit() or self.fresh.enough(self.clock):
+            return []
+        return self._pull(now)
 
     def ask(self, part: int, now: float) -> list[Action]:
         """Ask for the newest values of a part; nothing while that is under way already."""
@@ -288,7 +291,10 @@ class WorkerState:
         self.lease_s = message.lease_s
         self.clock = max(self.clock, message.clock)
         self._answered_clock = max(self._answered_clock, message.clock)
-        self._limit, self._lazy_slack = message.limit, message.lazy_slack
+        self._limit, self.fresh.lazy_slack = message.limit, message.lazy_slack
+        self.fresh.heard_of(message.version, message.patience)
+        if message.synchronous:
+            self.max_in_flight = 1
         self._beat_at = now
         self.next_settled = message.next
         self.ahead = frozenset(message.ahead)
@@ -314,13 +320,14 @@ class WorkerState:
         del self._sent_at[message.step]
         self._answered_clock = max(self._answered_clock, push.clock + 1)
         actions: list[Action] = [Forget(message.step)]
-        if message.outcome == "requeue":
+        if message.outcome == REQUEUED:
             self.requeued.append(message.step)
-        if message.outcome in ("requeue", "rejected"):  # the next on this model would be, too
-            self.need = max(self.need, message.version)
+        self.fresh.heard_of(message.version, message.patience)
+        waits = self.max_in_flight == 1 and not self.in_place
+        needs = max(message.need, message.published) if waits else message.need
+        self.fresh.need = max(self.fresh.need, needs)
+        if message.outcome in (REQUEUED, Outcome.REJECTED):
             actions += self.want(now)
-        elif self.max_in_flight == 1 and not self.in_place:
-            self.need = max(self.need, message.published)
         return actions
 
     def _finished(self, message: Finished) -> list[Action]:
@@ -338,27 +345,31 @@ class WorkerState:
         return []
 
     def _version(self, message: Version, now: float) -> list[Action]:
-        if message.run != self.hello.run or message.version < self.version:
+        if message.run != self.hello.run:
+            return []
+        fresh = self.fresh
+        fresh.heard_of(message.version, fresh.patience)
+        if message.version < fresh.version:
             return []
         if message.part:
             new = self.parts.answered(message, self.version)
             return [Load(message.version, message.part)] if new else []
         actions: list[Action] = []
-        if message.version == self.version:
-            self._version_clock = max(self._version_clock, message.clock)
-        elif message.base > self.version:
+        if message.version == fresh.version:
+            fresh.clock = max(fresh.clock, message.clock)
+        elif message.base > fresh.version:
             missed = self.phase is Phase.ACTIVE and self._pulled_at is None
             return self._pull(now) if missed else []
         else:
-            self.version, self._version_clock = message.version, message.clock
+            fresh.version, fresh.clock = message.version, message.clock
             actions.append(Load(message.version))
-        if self._ahead_of_limit() or self._fresh_enough():
+        if self._ahead_of_limit() or fresh.enough(self.clock):
             self._pulled_at = None
         return actions
 
     def _pull(self, now: float) -> list[Action]:
         self._pulled_at = now
-        want = NEWEST if self.in_place else self.need
+        want = NEWEST if self.in_place else self.fresh.need
         keep_bits = self.parts.keep_bits if self.version >= 0 else 0
         return [SendToMaster(Pull(self.session, self.version, want, 0, keep_bits))]
 
@@ -369,21 +380,6 @@ class WorkerState:
         """Take over a limit unless an older message brings it."""
         if limit is None or self._limit is None or limit > self._limit:
             self._limit = limit
-
-    def _fresh_enough(self) -> bool:
-        if self.version < max(self.need, 0):
-            return False
-        return (
-            self._lazy_slack is None
-            or not self._stale_model()
-            or not self._older(self._version_clock)
-        )
-
-    def _stale_model(self) -> bool:
-        return self._model_version < 0 or self._older(self._model_clock)
-
-    def _older(self, clock: int) -> bool:
-        return clock < self.clock - (self._lazy_slack or 0)
 
     def _stamped(self, push: Push) -> Push:
         return push if push.session == self.session else replace(push, session=self.session)

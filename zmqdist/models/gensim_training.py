@@ -18,11 +18,11 @@ from typing import Any
 
 from gensim.models import Doc2Vec
 
-from zmqdist.core.staleness import Asynchronous
 from zmqdist.errors import ConfigError, ModelError
 from zmqdist.merge import RowTrustRegion
 from zmqdist.models.tiers import Tiers
 from zmqdist.models.update import Update
+from zmqdist.staleness import Asynchronous
 
 WORD_VECTORS: dict[str, Any] = {"staleness": Asynchronous(), "merge": RowTrustRegion(4.0)}
 """Options of `ZmqDist` for embeddings. CBOW learns with them from 8 workers as from one;

@@ -28,16 +28,21 @@ class Update:
     metrics : mapping of str to float, optional
         Figures such as a training loss. `TrainResult.history` holds their means; those
         that are not finite are left out.
+    halves : (float, float), optional
+        For an update that is the mean of the gradients g1 and g2 of two halves of a batch:
+        ``g1 . g2`` and ``||g1 - g2||^2 / 4``, from which policies measure the noise; only
+        their ratio counts. `zmqdist.in_halves` fills them in.
 
     Raises
     ------
     UpdateError
-        If `examples` or a metric is no number.
+        If `examples`, a metric or one of `halves` is no number.
     """
 
     arrays: Any
     examples: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    halves: tuple[float, float] | None = None
 
     def __init__(
         self,
@@ -45,18 +50,22 @@ class Update:
         *,
         examples: int | None = None,
         metrics: Mapping[str, float] | None = None,
+        halves: tuple[float, float] | None = None,
     ) -> None:
         try:
             count = None if examples is None else int(examples)
             figures = {str(name): float(value) for name, value in (metrics or {}).items()}
-        except (TypeError, ValueError, AttributeError) as error:
+            dot_sq = None if halves is None else (float(halves[0]), float(halves[1]))
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
             raise UpdateError(
-                f"Update(examples={examples!r:.60}, metrics={metrics!r:.60}): {error}; expected a "
-                "count and a dict of numbers"
+                f"Update(examples={examples!r:.60}, metrics={metrics!r:.60}, "
+                f"halves={halves!r:.60}): {error}; expected a count and a dict of numbers, and two "
+                "numbers as halves"
             ) from None
         object.__setattr__(self, "arrays", arrays)
         object.__setattr__(self, "examples", count)
         object.__setattr__(self, "metrics", figures)
+        object.__setattr__(self, "halves", dot_sq)
 
     @property
     def empty(self) -> bool:
@@ -70,6 +79,11 @@ class Update:
     def finite_metrics(self) -> dict[str, float]:
         """Return the metrics that are finite."""
         return {name: value for name, value in self.metrics.items() if math.isfinite(value)}
+
+    def finite_halves(self) -> tuple[float | None, float | None]:
+        """Return the halves; None for both if they are not known or not finite."""
+        known = self.halves is not None and all(map(math.isfinite, self.halves))
+        return self.halves if known and self.halves is not None else (None, None)
 
 
 def as_update(result: Any) -> Update:
