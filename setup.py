@@ -10,6 +10,7 @@ SPARK = ["pyspark>=3.5"]
 GENSIM = ["gensim>=4.3"]
 PROGRESS = ["tqdm>=4.60"]
 PLOT = ["matplotlib>=3.6"]
+TUNE = [*PLOT, "rich>=13", "scikit-learn>=1.3", "scipy>=1.10"]
 
 setup(
     name="zmqdist",
@@ -39,16 +40,17 @@ setup(
         "gensim": GENSIM,
         "progress": PROGRESS,
         "plot": PLOT,
+        "tune": TUNE,
         "test": [
             *SPARK,
             *GENSIM,
             *PROGRESS,
-            *PLOT,
+            *TUNE,
             "hypothesis",
+            "pandas",
             "pytest>=8",
             "pytest-cov",
             "pytest-timeout",
-            "scipy",
             "setuptools>=70.1",  # tests/test_packaging.py builds a wheel without the network
         ],
         "lint": ["import-linter>=2.3", "mypy>=1.11", "ruff>=0.9"],

@@ -95,3 +95,15 @@ class TrainTimeout(TrainError):
 
 class Stopped(TrainError):
     """The master told this worker to stop: the epoch was closed or cancelled."""
+
+
+class StudyError(ZmqdistError):
+    """A tuning study cannot begin, go on or be judged; finished trials are kept."""
+
+
+class StorageError(StudyError):
+    """The file of a study cannot be used: missing, another program's, another version, taken."""
+
+
+class TrialPruned(ZmqdistError):
+    """Raised by an objective to end a trial that its study sees no hope for."""
