@@ -87,7 +87,13 @@ def with_zmqdist(options, partitions, held_out):
 
     gradient = Embedding(
         chunk_words=options.chunk_words,
-        tiers=Tiers(options.hot_rows, options.all_every, options.keep_bits, options.read_bits),
+        tiers=Tiers(
+            hot_rows=options.hot_rows,
+            growth=options.growth,
+            all_every=options.all_every,
+            keep_bits=options.keep_bits,
+            read_bits=options.read_bits,
+        ),
     )
     model = new_model(options)
     data, workers, stop = spark_data(options, partitions)
@@ -151,12 +157,13 @@ def arguments():
     add("--epochs", type=int, default=5, help="(default: %(default)s)")
     add("--architecture", choices=("cbow", "sg", "sg-hs", "cbow-hs"), default="cbow")
     add("--engine", choices=("spark", "local"), default="spark", help="(default: %(default)s)")
-    add("--chunk-words", type=int, default=2000, help="words per exchange (default: %(default)s)")
-    add("--hot-rows", type=int, default=1024, help="(default: %(default)s)")
-    add("--all-every", type=int, default=50, help="exchanges (default: %(default)s)")
+    add("--chunk-words", type=int, default=1000, help="words per exchange (default: %(default)s)")
+    add("--hot-rows", type=int, default=64, help="in each exchange (default: %(default)s)")
+    add("--growth", type=int, default=2, help="from tier to tier (default: %(default)s)")
+    add("--all-every", type=int, help="exchanges at most (default: as the tiers have it)")
     add("--keep-bits", type=int, default=4, help="mantissa bits up (default: %(default)s)")
     add("--read-bits", type=int, default=7, help="mantissa bits down (default: %(default)s)")
-    add("--cap", type=float, default=4.0, help="of the row trust region; 0: plain sum")
+    add("--cap", type=float, default=8.0, help="of the row trust region; 0: plain sum")
     add("--seed", type=int, default=1)
     add("--no-gensim", action="store_true", help="leave the yardstick out")
     add("--json", action="store_true", help="print one JSON object last")

@@ -102,7 +102,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ranked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PathParameters, "ranked", lambda self: frozenset({"rows"}))
+    monkeypatch.setattr(PathParameters, "ranked", lambda self: {"rows": np.arange(ROWS)})
 
 
 # ---- the sum ---------------------------------------------------------------------------------
@@ -138,7 +138,9 @@ class TestSum:
         [
             Tiers(hot_rows=0, all_every=3),
             Tiers(hot_rows=10 * ROWS, all_every=1),
-            Tiers(hot_rows=1, all_every=10_000),
+            Tiers(hot_rows=1, all_every=10_000, growth=10_000),
+            Tiers(hot_rows=1),
+            Tiers(hot_rows=2, growth=3, all_every=7),
         ],
         ids=repr,
     )

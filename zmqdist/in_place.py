@@ -4,8 +4,8 @@ The gradient yields after each chunk of work; what changed in its model is sent 
 here, tier by tier, and what others changed is taken in underneath its own progress.
 Nobody waits: an answer is taken in at the first yield after it came.
 
-Each exchange is one step of the ledger: the hot rows after each chunk, and all rows
-after each `Tiers.all_every` chunks and at the end. A retry trains through the settled
+Each exchange is one step of the ledger: the rows that are due after each chunk, and all
+rows at the end. A retry trains through the settled
 steps again and sends only what is not settled, so that each tier counts once.
 """
 
@@ -18,17 +18,14 @@ from typing import Any
 
 from zmqdist.errors import ConfigError
 from zmqdist.exchange import InPlaceConnection
-from zmqdist.models.progress import Progress, Rows
+from zmqdist.models.progress import Progress
 from zmqdist.models.tiers import Ranking, Tiers
 from zmqdist.models.update import Update, as_update
 from zmqdist.task import END, Data, Task
 from zmqdist.wire.rows import RowSparse
 
-WHOLE, HOT = 0, 1
-"""Parts of the model, as `zmqdist.core.parts` numbers them."""
-
 LEARNING = 8
-"""Exchanges of all rows from which a worker learns which rows are hot."""
+"""Exchanges of all rows from which a worker learns which rows move most."""
 
 
 @dataclass
@@ -42,8 +39,7 @@ class InPlace(Task):
         """Train through the partition and exchange progress."""
         known = self.link.begin(self.parameters)
         progress = Progress(self.parameters, known, tiers.keep_bits)
-        ranking = Ranking(self.parameters, tiers.hot_rows)
-        hot = ranking.hot() if self.parameters.ranked() >= ranking.names else None
+        ranking = Ranking(self.parameters, tiers)
         source = Data(data)
         chunks = self.call(0, lambda: self.gradient(self.parameters.model, source))
         if not isinstance(chunks, Iterator):
@@ -55,24 +51,19 @@ class InPlace(Task):
             clock = self.link.next_chunk()
             said = self.call(self.summary.steps, lambda: next(chunks, END))
             self._take_in(progress)
-            if hot is None and chunk > LEARNING:
-                hot = ranking.hot()
-            everything = said is END or hot is None or chunk % tiers.all_every == 0
+            last, learning = said is END, not ranking.known and chunk <= LEARNING
+            tier = None if last or learning else ranking.tier(chunk)
             update, examples = self._yielded(said), source.take_read()[0]
-            if hot is not None and said is not END:
-                self._exchange(progress, hot, update, clock, HOT, examples)
-                update, examples = Update(None), 0
-            if everything:
-                last = said is END
-                changes = self._exchange(progress, None, update, clock, WHOLE, examples, last)
-                for name, change in changes.items():
-                    ranking.saw(name, change.rows)
+            changes = self._exchange(progress, ranking, tier, update, clock, examples, last)
+            if learning:
+                ranking.saw(changes)
+                ranking.settle()
             self._send_again()
-            if said is END:
+            if last:
                 break
-            self.link.ask(WHOLE) if everything else self.link.ask(HOT, hot)
-            if tiers.fresh and not everything:
-                self.link.wait_for_answer(HOT)
+            self.link.ask(part := _part(tier), None if tier is None else ranking.rows(tier))
+            if tiers.fresh and tier is not None:
+                self.link.wait_for_answer(part)
                 self._take_in(progress)
         while self.link.in_flight():
             self.link.wait_for_acks()
@@ -97,14 +88,15 @@ class InPlace(Task):
     def _exchange(
         self,
         progress: Progress,
-        rows: dict[str, Rows] | None,
+        ranking: Ranking,
+        tier: int | None,
         said: Update,
         clock: int,
-        part: int,
         examples: int,
-        last: bool = False,
+        last: bool,
     ) -> dict[str, RowSparse]:
-        """Send the change of some rows (None: all) as the next step; return it."""
+        """Send the change of the rows up to a tier (None: all) as the next step; return it."""
+        rows = None if tier is None else ranking.rows(tier)
         step, self.summary.steps = self.summary.steps, self.summary.steps + 1
         settled = self.link.settled(step)
         changes = progress.take(rows, step, settled=settled, last=last)
@@ -118,11 +110,16 @@ class InPlace(Task):
         )
         self._sent = {s: sent for s, sent in self._sent.items() if s in self.link.in_flight()}
         self._sent[step] = update, clock
-        self.push(step, self.link.held(part), clock, update, 0)
+        self.push(step, self.link.held(_part(tier)), clock, update, 0)
         return changes
 
     def _send_again(self) -> None:
         """Send what the policy sent back: a difference is as good on a newer version."""
         while (step := self.link.take_requeued()) is not None:
             update, clock = self._sent[step]
-            self.push(step, self.link.held(HOT), clock, update, 0)
+            self.push(step, self.link.held(_part(0)), clock, update, 0)
+
+
+def _part(tier: int | None) -> int:
+    """Return the number of a tier's rows among the parts of `zmqdist.core.parts`."""
+    return 0 if tier is None else tier + 1

@@ -44,6 +44,16 @@ def test_a_part_is_held_from_the_whole_model_on() -> None:
     assert parts.ask(1, 9, 5, 0.0).have == 8
 
 
+def test_a_part_holds_those_of_smaller_numbers() -> None:
+    parts = Parts()
+    parts.ask(2, 9, 5, 0.0)
+    assert parts.answered(answer(5, 8, part=2), 5)
+    assert [parts.held(part, 5) for part in (1, 2, 3)] == [8, 8, 5]
+    parts.ask(1, 9, 5, 0.0)
+    assert parts.answered(answer(8, 9, part=1), 5)
+    assert [parts.held(part, 5) for part in (1, 2, 3)] == [9, 8, 5]
+
+
 def test_an_answer_ends_the_question() -> None:
     parts = Parts(keep_bits=12)
     assert not parts.pending(1)

@@ -288,6 +288,7 @@ def judged(model: Any) -> tuple[float, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_eight_workers_learn_what_one_process_learns() -> None:
     text = wikipedia()
     parts = [text[worker::WORKERS] for worker in range(WORKERS)]

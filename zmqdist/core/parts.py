@@ -1,7 +1,8 @@
 """Which parts of the model a worker holds, and which it has asked for.
 
-Part 0 is the whole model. A worker that trains in place may name further parts (the
-rows that change most) and ask for these more often; each part has a version of its own.
+Part 0 is the whole model. A worker that trains in place may name further parts and ask
+for these more often; a part holds the rows of all parts of smaller numbers, part 1 those
+that change most.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Parts:
 
     def held(self, part: int, whole: int) -> int:
         """Return the version of a part; at least `whole`, that of the whole model."""
-        return max(self._held.get(part, -1), whole)
+        return max([whole, *(held for other, held in self._held.items() if other >= part)])
 
     def pending(self, part: int) -> bool:
         """Whether the part is asked for."""

@@ -66,9 +66,9 @@ class Parameters(ABC):
         """Return arrays that `loaded` computes from the others, so they need not travel."""
         return ()
 
-    def ranked(self) -> frozenset[str]:
-        """Return the arrays whose first rows change most often (a vocabulary by frequency)."""
-        return frozenset()
+    def ranked(self) -> Mapping[str, NDArray[np.intp]]:
+        """Return array -> its row numbers, those that change most often first, where known."""
+        return {}
 
     def adds_up(self, name: str) -> bool:
         """Say whether workers' changes of scalar `name` are to be added up.

@@ -77,9 +77,24 @@ class GensimParameters(PathParameters):
     def derived(self) -> tuple[NDArray[Any], ...]:
         return (self.model.wv.vectors,) if isinstance(self.model, FastText) else ()
 
-    def ranked(self) -> frozenset[str]:
-        # gensim sorts its vocabulary by frequency; syn1 belongs to inner nodes of a tree
-        return frozenset({"wv.vectors", "wv.vectors_vocab", "syn1neg"})
+    def ranked(self) -> dict[str, NDArray[np.intp]]:
+        """Rank rows by how often training visits them.
+
+        gensim sorts its vocabulary by frequency, and numbers the inner nodes of the
+        Huffman tree (``syn1``) from the rarest to the root; n-grams are as frequent as
+        the words that have them. A document's vector is visited once per epoch.
+        """
+        orders = {name: np.arange(len(array)) for name, array in self.arrays().items()}
+        if "syn1" in orders:
+            orders["syn1"] = orders["syn1"][::-1]
+        if "wv.vectors_ngrams" in orders:
+            wv = self.model.wv
+            lengths = [len(buckets) for buckets in wv.buckets_word]
+            visits = np.repeat(wv.expandos["count"].astype(float), lengths)
+            n_ngrams = len(wv.vectors_ngrams)
+            sums = np.bincount(np.concatenate(wv.buckets_word), visits, n_ngrams)
+            orders["wv.vectors_ngrams"] = np.argsort(-sums, kind="stable")
+        return orders
 
     def adds_up(self, name: str) -> bool:
         return name not in _SETTINGS

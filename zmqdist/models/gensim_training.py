@@ -24,11 +24,11 @@ from zmqdist.models.tiers import Tiers
 from zmqdist.models.update import Update
 from zmqdist.staleness import Asynchronous
 
-WORD_VECTORS: dict[str, Any] = {"staleness": Asynchronous(), "merge": RowTrustRegion(4.0)}
+WORD_VECTORS: dict[str, Any] = {"staleness": Asynchronous(), "merge": RowTrustRegion(8.0)}
 """Options of `ZmqDist` for embeddings. CBOW learns with them from 8 workers as from one;
 skip-gram does not yet: its frequent rows run away with this cap (docs/word2vec.md)."""
 
-TIERS = Tiers(hot_rows=1024, all_every=50, keep_bits=4, read_bits=7)
+TIERS = Tiers(hot_rows=64, keep_bits=4, read_bits=9)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Embedding:
 
     Parameters
     ----------
-    chunk_words : int, default=2000
+    chunk_words : int, default=1000
         Words between two exchanges. Words in flight, workers times this, is what costs
         accuracy.
     tiers : Tiers
@@ -50,7 +50,7 @@ class Embedding:
     done; the master holds it as ``model.words_done``.
     """
 
-    chunk_words: int = 2000
+    chunk_words: int = 1000
     tiers: Tiers = TIERS
 
     def __post_init__(self) -> None:
