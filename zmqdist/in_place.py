@@ -83,7 +83,7 @@ class InPlace(Task):
     def _take_in(self, progress: Progress) -> None:
         for _, tree, held in self.link.answers():
             progress.rebase(tree["arrays"], held)
-            self.parameters.load({}, tree["scalars"])
+            self.parameters.set(tree["scalars"])
 
     def _exchange(
         self,

@@ -274,7 +274,7 @@ class Master:
         else:
             self._publisher.touched(update, only=False)
             self.descent(self.model, update)
-        self.parameters.arrays(), self.parameters.scalars()  # still what they were
+            self.parameters.arrays(), self.parameters.scalars()  # still what they were
 
     def _failure(self, error: Exception) -> tuple[str, str, str]:
         """Return what failed, the error and its traceback."""

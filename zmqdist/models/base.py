@@ -126,9 +126,13 @@ class Parameters(ABC):
                 )
         for name, array in arrays.items():
             np.copyto(self.writable(name, live[name]), array)
+        self.set(scalars)
+        self.loaded()
+
+    def set(self, scalars: Mapping[str, Scalar]) -> None:
+        """Set scalars that the model has; nothing is computed anew from them."""
         for name, scalar in scalars.items():
             self.assign(name, as_scalar(scalar))
-        self.loaded()
 
     def writable(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
         """Return live array `name`, bound to a writable copy of it if it is read-only.

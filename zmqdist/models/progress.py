@@ -83,7 +83,8 @@ class Progress:
             if rows is not None and name not in rows:
                 continue
             wanted = changed_rows(known, live) if rows is None else rows[name]
-            change = live[wanted] - known[wanted]
+            place = _place(wanted)
+            change = live[place] - known[place]
             if self._keep_bits is not None and change.dtype.kind == "f":
                 choose = rows is None and not last
                 wanted, change = self._rounded(name, wanted, change, len(live), choose)
@@ -93,10 +94,11 @@ class Progress:
             if not len(wanted):
                 continue
             update[name] = RowSparse(wanted, change, live.shape)
+            place = _place(wanted)
             if settled:
-                live[wanted] -= change
+                live[place] -= change
             else:
-                known[wanted] += change
+                known[place] += change
         if not settled:
             self._under_way[step] = update
         return update
@@ -105,12 +107,15 @@ class Progress:
         self, name: str, rows: Rows, change: NDArray[Any], n_rows: int, choose: bool
     ) -> tuple[Rows, NDArray[Any]]:
         """Round a change; of all rows leave those out that hold a remainder only."""
-        remainders = self._remainders.setdefault(name, np.zeros(n_rows, np.float64))
+        keep_bits = self._keep_bits or 0
+        if name not in self._remainders:
+            self._remainders[name] = np.zeros(n_rows)
+        remainders = self._remainders[name]
         if choose:
-            news = _sizes(change) > 2 * remainders[rows]
+            news = _sizes(change) > remainders[_place(rows)]
             rows, change = rows[news], change[news]
-        rounded = bitround(change, self._keep_bits or 0)
-        remainders[rows] = _sizes(change - rounded)
+        rounded = bitround(change, keep_bits)
+        remainders[_place(rows)] = _sizes(rounded) * 0.5 ** (keep_bits + 1)
         return rows, rounded
 
     def plain(self, update: dict[str, RowSparse]) -> dict[str, RowSparse | NDArray[Any]]:
@@ -140,14 +145,23 @@ class Progress:
                 rows, fresh = part.rows, part.values
             else:
                 rows, fresh = np.arange(len(known)), _as_row(part)
-            fresh = fresh.astype(known.dtype, copy=True)
-            for update in self._under_way.values():
-                if (own := update.get(name)) is not None:
-                    _add_common(fresh, rows, own)
+            own = [update[name] for update in self._under_way.values() if name in update]
+            if own or fresh.dtype != known.dtype:
+                fresh = fresh.astype(known.dtype, copy=True)
+            for update in own:
+                _add_common(fresh, rows, update)
             # In this order a row without progress of its own comes out equal to the last bit
-            unsent = live[name][rows] - known[rows]
-            known[rows] = fresh
-            live[name][rows] = fresh + unsent
+            place = _place(rows)
+            unsent = live[name][place] - known[place]
+            known[place] = fresh
+            live[name][place] = np.add(fresh, unsent, out=unsent)
+
+
+def _place(rows: Rows) -> Rows | slice:
+    """Return rows in order as a slice if they follow each other: no copy is made then."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
 
 
 def _sizes(rows: NDArray[Any]) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from zmqdist.models.base import Parameters, Scalar, Schema
 from zmqdist.models.changes import changed_rows
 from zmqdist.wire.bitround import bitround
-from zmqdist.wire.rows import RowSparse
+from zmqdist.wire.rows import RowSparse, canonical_rows
 
 MOSTLY = 0.7
 """Part of an array's rows from which on the whole array is sent without row numbers."""
@@ -51,7 +51,7 @@ class Snapshot:
     _compare: set[str] = field(default_factory=set)
     _compare_all: bool = True
     _arrays: dict[str, _Kept] = field(default_factory=dict)
-    _scalars: dict[str, Scalar] = field(default_factory=dict)
+    _scalars: dict[str, tuple[Scalar, int]] = field(default_factory=dict)  # value, stamp
 
     def touched(self, update: Any, *, only: bool) -> None:
         """Note that an update was applied.
@@ -107,10 +107,13 @@ class Snapshot:
                 np.copyto(kept.values, live)
                 kept.stamps[:] = version
                 changes[name] = kept.values
-        self._scalars = self.parameters.scalars()
-        self.version = version
+        for name, scalar in self.parameters.scalars().items():
+            held = self._scalars.get(name)
+            if held is None or held[0] != scalar:  # a NaN counts as changed each time
+                self._scalars[name] = scalar, version
+        before, self.version = self.version, version
         self._touched, self._compare, self._compare_all = {}, set(), False
-        return self._tree(changes)
+        return self._tree(changes, before)
 
     def since(
         self,
@@ -134,25 +137,30 @@ class Snapshot:
             if rows is None:
                 changed = np.flatnonzero(kept.stamps > have)
             elif name in rows:
-                wanted = np.unique(rows[name])
-                wanted = wanted[(wanted >= 0) & (wanted < len(kept.stamps))]
+                wanted = rows[name]
+                if not canonical_rows(wanted, len(kept.stamps)):
+                    wanted = np.unique(wanted)
+                    wanted = wanted[(wanted >= 0) & (wanted < len(kept.stamps))]
                 changed = wanted[kept.stamps[wanted] > have]
             else:
                 continue
             if len(changed):
                 part = _part(kept.values, changed) if kept.by_rows else kept.values
                 changes[name] = _rounded(part, keep_bits)
-        return self._tree(changes)
+        return self._tree(changes, have)
 
     def _changed(self, name: str, kept: _Kept, live: NDArray[Any]) -> NDArray[np.intp]:
         """Return the rows that were touched, and those that differ where any may."""
         parts = [part.astype(np.intp, copy=False) for part in self._touched.get(name, [])]
         if self._compare_all or name in self._compare:
             parts.append(changed_rows(kept.values, live))
+        if len(parts) == 1:
+            return parts[0]
         return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.intp)
 
-    def _tree(self, changes: dict[str, Any]) -> dict[str, Any]:
-        return {"arrays": changes, "scalars": self._scalars}
+    def _tree(self, changes: dict[str, Any], have: int) -> dict[str, Any]:
+        scalars = {n: scalar for n, (scalar, stamp) in self._scalars.items() if stamp > have}
+        return {"arrays": changes, "scalars": scalars}
 
 
 def _part(values: NDArray[Any], rows: NDArray[np.intp]) -> Any:
