@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from zmqdist.connection import REPLICAS
 from zmqdist.core.staleness import Policy
 from zmqdist.engines import engine_for, spark_driver_host
 from zmqdist.errors import ConfigError
@@ -71,6 +72,10 @@ class ZmqDist:
         Updates that one worker may have under way, the one it computes included. 1
         computes each update on the newest model, 2 computes while the one before
         travels.
+    replica : {"auto", "shared", "private"}, default="auto"
+        Whether the workers of a host share one copy of the published model, which one of
+        them receives for all. ``"auto"``: if the model has a megabyte or more. A gradient
+        that trains in place (``tiers=``) always has its own.
     lease_s : float, default=30
         Silence after which a worker or a master counts as dead, in seconds. Must be
         longer than the longest call of ``descent``.
@@ -111,6 +116,7 @@ class ZmqDist:
         publish_every: int | None = None,
         publish_interval_s: float | None = None,
         max_in_flight: int = 2,
+        replica: str = "auto",
         lease_s: float = 30.0,
         progress: bool | str | None = None,
     ) -> None:
@@ -122,6 +128,8 @@ class ZmqDist:
             )
         if not isinstance(max_in_flight, int) or max_in_flight < 1:
             raise ConfigError(f"max_in_flight is {max_in_flight!r}; expected an integer >= 1")
+        if replica not in REPLICAS:
+            raise ConfigError(f"replica is {replica!r}; expected one of {', '.join(REPLICAS)}")
         self._options = MasterOptions(
             port=port,
             publish_port=publish_port,
@@ -139,6 +147,7 @@ class ZmqDist:
         self._remote = master
         self._key_file = keys
         self._max_in_flight = max_in_flight
+        self._replica = replica
         self._progress = progress
         self._master: Master | None = None
         self._address = ""
@@ -291,6 +300,7 @@ class ZmqDist:
             max_updates=max_updates,
             timeout_s=timeout_s,
             max_in_flight=self._max_in_flight,
+            replica=self._replica,
             codec=self._options.codec,
             progress=self._progress,
             where=self._whereabouts(),

@@ -11,8 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from math import prod
 from types import TracebackType
 from typing import Any
+
+import numpy as np
 
 from zmqdist.core.messages import Push
 from zmqdist.core.report import shortened
@@ -31,11 +34,16 @@ from zmqdist.models.snapshot import Replica
 from zmqdist.models.tiers import Tiers
 from zmqdist.net.security import ClientKeys
 from zmqdist.net.transport import ClientSockets
+from zmqdist.sharing.replica import SharedReplica
 from zmqdist.wire.frames import Received, pack, unpack
 from zmqdist.wire.tree import Encoded, encode_tree
 
 POLL_S = 0.2
 """Longest sleep of the socket thread, in seconds."""
+
+REPLICAS = ("auto", "shared", "private")
+SHARE_BYTES = 1 << 20
+"""Models of this size and more are shared by the workers of a host, unless told."""
 
 GOODBYE_S = 2.0
 """How long a failing worker waits for its report to be taken, in seconds."""
@@ -66,6 +74,8 @@ class Assignment:
         updates.
     connect_s : float
         Deadline of the handshake, in seconds.
+    replica : {"auto", "shared", "private"}
+        Whether the workers of a host share one, see `zmqdist.sharing`.
     where : str
         How the address was chosen, for the error that nobody answers there.
     """
@@ -80,7 +90,14 @@ class Assignment:
     batch_size: int | None = None
     tiers: Tiers | None = None
     connect_s: float = 10.0
+    replica: str = "auto"
     where: str = ""
+
+    @property
+    def shares(self) -> bool:
+        """Whether the workers of a host are to share a replica."""
+        sizes = (prod(shape) * np.dtype(dtype).itemsize for dtype, shape in self.schema.values())
+        return self.replica == "shared" or (self.replica == "auto" and sum(sizes) >= SHARE_BYTES)
 
 
 class Connection:
@@ -102,7 +119,7 @@ class Connection:
 
     def __init__(self, assignment: Assignment, partition: int, attempt: int, worker: str) -> None:
         self.assignment = assignment
-        self._replica = _borrow_replica(assignment.run, assignment.schema)
+        self._replica = self._borrow_replica()
         self._condition = threading.Condition()
         self._encoded: dict[int, Encoded] = {}
         self._outbox: list[Action] = []
@@ -119,6 +136,7 @@ class Connection:
             have=self._replica.version,
             in_place=assignment.tiers is not None,
             keep_bits=(assignment.tiers and assignment.tiers.read_bits) or 0,
+            shared=not isinstance(self._replica, Replica),
             now=time.monotonic(),
         )
         self._sockets = ClientSockets(assignment.address, assignment.keys)
@@ -143,7 +161,7 @@ class Connection:
             self._closing = True
         self._sockets.wake()
         self._thread.join()
-        _return_replica(self.assignment.run, self._replica)
+        self._return_replica()
 
     # ---- asked by the task ---------------------------------------------------------------
 
@@ -160,15 +178,12 @@ class Connection:
         """Wait until a step may start, refresh the model, return (base version, clock)."""
         with self._condition:
             self._wait_to_start()
-            clock, read = self._state.start()
-            if read:
-                self._read_into(parameters)
-            return self._state.base, clock
+            return self._begin(parameters)
 
     def restore(self, parameters: Parameters) -> None:
         """Put the replica's values into the model: undo what the user's code did to it."""
         with self._condition:
-            self._wait_for(lambda: self._state.version >= 0)
+            self._wait_for(lambda: self._state.readable)
             self._read_into(parameters)
 
     def too_stale(self) -> bool:
@@ -222,6 +237,12 @@ class Connection:
                 until = time.monotonic() + GOODBYE_S
                 while self._state.last_heard == heard and time.monotonic() < until:
                     self._condition.wait(POLL_S)
+
+    def _begin(self, parameters: Parameters) -> tuple[int, int]:
+        clock, read = self._state.start()
+        if read:
+            self._read_into(parameters)
+        return self._state.base, clock
 
     # ---- waiting ------------------------------------------------------------------------------
 
@@ -287,13 +308,19 @@ class Connection:
         with self._condition:
             while (frames := self._sockets.receive()) is not None:
                 received = unpack(frames)
+                self._perform(self._look(), None)
                 actions = self._state.receive(received.message, time.monotonic())
                 self._perform(actions, received)
+            self._perform(self._look(), None)
             self._perform(self._state.tick(time.monotonic()), None)
             outbox, self._outbox = self._outbox, []
             self._perform(outbox, None)
             self._condition.notify_all()
             return not self._closing
+
+    def _look(self) -> list[Action]:
+        """Take in what others may have done to the replica: nothing, here."""
+        return []
 
     def _perform(self, actions: Iterable[Action], received: Received | None) -> None:
         for action in actions:
@@ -321,24 +348,35 @@ class Connection:
     def _read_into(self, parameters: Parameters) -> None:
         parameters.load(self._replica.arrays, self._replica.scalars)
 
+    # ---- the replica, kept between partitions ---------------------------------------------------
 
-# ---- replicas kept between partitions ---------------------------------------------------------
+    replica_type: type[Replica] | type[SharedReplica] = Replica
 
-_replicas: dict[str, Replica] = {}
-_replicas_lock = threading.Lock()
+    def _new_replica(self) -> Replica | SharedReplica:
+        return Replica(self.assignment.schema)
+
+    def _borrow_replica(self) -> Replica | SharedReplica:
+        """Take the replica that an earlier partition in this process left, or a new one.
+
+        Spark runs many tasks in one Python worker; the next one pulls only what changed.
+        """
+        with _kept_lock:
+            kept = _kept.pop(self.assignment.run, None)
+            for replica in _kept.values():  # of runs that are over
+                replica.close()
+            _kept.clear()
+        if isinstance(kept, self.replica_type) and kept.schema == self.assignment.schema:
+            return kept
+        if kept is not None:
+            kept.close()
+        return self._new_replica()
+
+    def _return_replica(self) -> None:
+        with _kept_lock:
+            if (other := _kept.pop(self.assignment.run, None)) is not None:
+                other.close()
+            _kept[self.assignment.run] = self._replica
 
 
-def _borrow_replica(run: str, schema: Schema) -> Replica:
-    """Take the replica that an earlier partition in this process left, or a new one.
-
-    Spark runs many tasks in one Python worker; the next one pulls only what changed.
-    """
-    with _replicas_lock:
-        replica = _replicas.pop(run, None)
-        _replicas.clear()  # of runs that are over
-    return replica if replica is not None and replica.schema == schema else Replica(schema)
-
-
-def _return_replica(run: str, replica: Replica) -> None:
-    with _replicas_lock:
-        _replicas[run] = replica
+_kept: dict[str, Replica | SharedReplica] = {}
+_kept_lock = threading.Lock()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 from numpy.typing import NDArray
 
 from zmqdist.connection import Assignment, Connection
 from zmqdist.core.worker_actions import Action, Forget, Load, SendPull
 from zmqdist.models.base import Parameters
+from zmqdist.models.snapshot import Replica
 from zmqdist.wire.frames import Received, pack
 from zmqdist.wire.tree import Encoded, encode_tree
 
@@ -26,6 +27,7 @@ class InPlaceConnection(Connection):
 
     def __init__(self, assignment: Assignment, partition: int, attempt: int, worker: str) -> None:
         super().__init__(assignment, partition, attempt, worker)
+        self._own = cast(Replica, self._replica)  # never a shared one
         self._parts: dict[int, Encoded] = {}
         self._answers: list[Answer] = []
         self._answered: set[int] = set()
@@ -41,15 +43,15 @@ class InPlaceConnection(Connection):
         with self._condition:
             self._wait_for(lambda: self._state.version >= 0 and not self._state.asking)
             self._read_into(parameters)
-            self._training, self._replica.version = True, -1
-            return self._replica.arrays
+            self._training, self._own.version = True, -1
+            return self._own.arrays
 
     def end(self) -> None:
         """Give the copy back: it holds the version that `held` says of the whole model."""
         with self._condition:
             for answer in self._answers:  # came after the last look
-                self._replica.load(*answer[:2])
-            self._replica.version = self._state.version
+                self._own.load(*answer[:2])
+            self._own.version = self._state.version
 
     def next_chunk(self) -> int:
         """Wait until a step may start that goes on with the model at hand; return its clock."""

@@ -80,6 +80,7 @@ class TrainOptions:
     max_updates: int | None
     timeout_s: float | None
     max_in_flight: int
+    replica: str
     codec: str
     progress: bool | str | None
     where: str

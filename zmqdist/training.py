@@ -150,6 +150,7 @@ class Training:
                 keys=keys,
                 codec=options.codec,
                 max_in_flight=options.max_in_flight,
+                replica=options.replica,
                 batch_size=options.batch_size,
                 tiers=options.tiers,
                 where=options.where,

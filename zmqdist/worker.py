@@ -18,6 +18,7 @@ from zmqdist.exchange import InPlaceConnection
 from zmqdist.in_place import InPlace
 from zmqdist.models.base import Parameters, parameters_of
 from zmqdist.models.update import as_update
+from zmqdist.shared import SharedConnection
 from zmqdist.staleness.abandon import Watch
 from zmqdist.task import END, Data, Gradient, Summary, Task
 
@@ -69,8 +70,7 @@ def run_partition(
     parameters: Parameters = parameters_of(model)
     parameters.check(assignment.schema)
     summary = Summary(partition)
-    connection = Connection if assignment.tiers is None else InPlaceConnection
-    with connection(assignment, partition, attempt, worker) as link:
+    with _kind(assignment)(assignment, partition, attempt, worker) as link:
         items = iter(data)
         try:
             if not link.complete and (head := list(itertools.islice(items, 1))):
@@ -88,6 +88,12 @@ def run_partition(
         else:
             summary.complete = link.complete or link.finish(summary.steps)
     return summary
+
+
+def _kind(assignment: Assignment) -> type[Connection]:
+    if assignment.tiers is not None:
+        return InPlaceConnection
+    return SharedConnection if assignment.shares else Connection
 
 
 @dataclass

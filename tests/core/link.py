@@ -16,13 +16,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from zmqdist.core import actions as act
-from zmqdist.core import worker_state as wrk
+from zmqdist.core import worker_actions as wrk
 from zmqdist.core.ledger import Key
 from zmqdist.core.master_state import MasterState
 from zmqdist.core.messages import Begin, Begun, End, Message, Push, Report, Status, Version
 from zmqdist.core.pacing import Pacing
 from zmqdist.core.staleness import Policy
-from zmqdist.core.worker_state import Phase, WorkerState
+from zmqdist.core.worker_state import OVER, Phase, WorkerState
 from zmqdist.staleness import BoundedStaleness
 
 DRIVER = b"driver"
@@ -56,6 +56,8 @@ class Worker:
     replica: int = -1
     started: list[tuple[int, int]] = field(default_factory=list)
     finishing: bool = False
+    subscribed: bool = False
+    shared: bool = False
 
     def __post_init__(self) -> None:
         self.peer = f"{self.epoch}/{self.partition}/{self.attempt}".encode()
@@ -66,13 +68,14 @@ class Worker:
             attempt=self.attempt,
             worker=self.peer.decode(),
             max_in_flight=self.max_in_flight,
+            shared=self.shared,
             now=self.link.now,
         )
 
     @property
     def over(self) -> bool:
         """Whether this attempt does nothing any more."""
-        return not self.alive or self.state.phase in wrk.OVER
+        return not self.alive or self.state.phase in OVER
 
     def move(self) -> bool:
         """Do the next thing that the driver can do; False if it has to wait."""
@@ -108,7 +111,7 @@ class Worker:
             self.next_step += 1
         clock, read = self.state.start()
         if read:
-            assert self.state.base == self.replica
+            self.check_read()
         assert self.state.base in self.link.published
         self.link.check_gate(self, clock)
         self.started.append((clock, self.state.base))
@@ -124,9 +127,21 @@ class Worker:
                 assert isinstance(message, Version)
                 assert message.base <= held < message.version == action.version
                 assert message.version in self.link.published
-                self.replica = message.version
+                self.load(message)
             else:
                 self.perform([action])
+
+    def load(self, message: Version) -> None:
+        """Take a version into the replica."""
+        self.replica = message.version
+
+    def check_read(self) -> None:
+        """What is read into the model is what `base` says."""
+        assert self.state.base == self.replica
+
+    def check(self) -> None:
+        """The state knows what the replica holds."""
+        assert self.replica == self.state.version
 
     def perform(self, actions: list[wrk.Action]) -> None:
         for action in actions:
@@ -138,6 +153,8 @@ class Worker:
                     self.link.letters.append(Letter(self, action.push, up=True))
                 case wrk.Forget():
                     self.kept.discard(action.step)
+                case wrk.Subscribe():
+                    self.subscribed = True
 
 
 class Link:
@@ -213,10 +230,14 @@ class Link:
     def attempt(self, partition: int) -> Worker:
         """Start one more attempt at a partition, beside those that run."""
         self._attempts += 1
-        worker = Worker(self, self.epoch, partition, self._attempts, self.max_in_flight)
+        worker = self.new_worker(partition, self._attempts)
         self.workers.append(worker)
         worker.perform(worker.state.tick(self.now))
         return worker
+
+    def new_worker(self, partition: int, attempt: int) -> Worker:
+        """Return the worker of one attempt."""
+        return Worker(self, self.epoch, partition, attempt, self.max_in_flight)
 
     def kill(self, worker: Worker) -> None:
         """End a process; what it has sent is still under way."""
@@ -241,6 +262,11 @@ class Link:
         """Deliver, in order, until only letters to sleeping workers wait."""
         while (index := next((i for i, a in enumerate(self.letters) if self._ready(a)), -1)) >= 0:
             self.deliver(index)
+
+    def deliver_up(self) -> None:
+        """Deliver what the master gets; the answers wait."""
+        for letter in [letter for letter in self.letters if letter.up]:
+            self.deliver(self.letters.index(letter))
 
     def _ready(self, letter: Letter) -> bool:
         return letter.up or letter.worker.awake or not letter.worker.alive
@@ -288,8 +314,7 @@ class Link:
                 case act.Publish():
                     self._publish()
                 case act.SendSnapshot():
-                    base = min(action.have, self.master.published)
-                    self._send(action.peer, self._version(base))
+                    self._send(action.peer, self.answer(action.have))
                 case act.Admit():
                     self.admitted.add(action.key)
                 case act.Dismiss():
@@ -316,6 +341,10 @@ class Link:
             self.applied.append(action)
             self._perform(self.master.applied(action))
 
+    def answer(self, have: int) -> Version:
+        """Return the answer to a pull."""
+        return self._version(min(have, self.master.published))
+
     def _version(self, base: int) -> Version:
         return Version(self.master.run, base, self.master.published, self.master.slowest())
 
@@ -324,7 +353,7 @@ class Link:
         self.published[self.master.version] = self.master.slowest()
         self.master.was_published(self.now, self.now + self.publish_s)
         for worker in self.workers:
-            if base >= 0 and worker.state.session and not worker.over:
+            if base >= 0 and worker.subscribed and not worker.over:
                 self.letters.append(Letter(worker, self._version(base), up=False))
 
     # ---- what must hold ------------------------------------------------------------------------
@@ -342,7 +371,7 @@ class Link:
         assert len(self.applied) + len(self.waiting) == len(self.keys)
         assert self.master.staleness == Counter(action.tau for action in self.applied)
         for worker in self.workers:
-            assert worker.replica == worker.state.version
+            worker.check()
             assert set(worker.state.unacknowledged) <= worker.kept
             assert len(worker.state.unacknowledged) <= worker.max_in_flight
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tests.core.host import Sharer, SharingLink
 from tests.core.link import LEASE_S, Link, Worker
 from zmqdist.core.pacing import Pacing
 from zmqdist.staleness import (
@@ -72,9 +73,11 @@ class Cluster(RuleBasedStateMachine):
         max_in_flight=st.integers(1, 3), pace=st.sampled_from(sorted(PACES)), size=st.integers(2, 3)
     )
     def open(self, max_in_flight: int, pace: str, size: int) -> None:
-        self.link = Link(
+        self.link = self.new_link(
             self.policy, partitions=size, max_in_flight=max_in_flight, pacing=PACES[pace]()
         )
+
+    new_link: type[Link] = Link
 
     def _worker(self, number: int) -> Worker | None:
         here = [worker for worker in self.link.workers if worker.alive]
@@ -168,9 +171,40 @@ class Cluster(RuleBasedStateMachine):
             self.link.check_complete()
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=repr)
-def test_cluster(policy: Policy) -> None:
-    machine = type("Cluster", (Cluster,), {"policy": policy})
+class SharingCluster(Cluster):
+    """The same with replicas that several workers share."""
+
+    new_link = SharingLink
+
+    @rule(number=anything)
+    def die_writing_and_retry(self, number: int) -> None:
+        """The replica is left torn, and the receiver's place may be free."""
+        for worker in self.link.workers:
+            worker.move(), worker.move()
+        self.link.deliver_up()
+        worker = self._worker(number)
+        if isinstance(worker, Sharer) and worker.awake and len(self.link.workers) < 12:
+            if worker.die_writing() and worker.epoch == self.link.epoch:
+                self.link.attempt(worker.partition)
+
+
+SHARING_POLICIES: list[Policy] = [
+    Asynchronous(),
+    BoundedStaleness(0, "requeue"),
+    BoundedStaleness(2, "reject"),
+    StaleSynchronous(0, "lazy"),
+    BulkSynchronous(),
+    Composed(StaleSynchronous(1, "lazy"), BoundedStaleness(2, "requeue"), SoftSync(2, 3.0)),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy"),
+    [*((Cluster, p) for p in POLICIES), *((SharingCluster, p) for p in SHARING_POLICIES)],
+    ids=lambda value: getattr(value, "__name__", None) or repr(value),
+)
+def test_cluster(kind: type[Cluster], policy: Policy) -> None:
+    machine = type(kind.__name__, (kind,), {"policy": policy})
     case = machine.TestCase
     case.settings = settings(
         max_examples=60,
@@ -184,8 +218,9 @@ def test_cluster(policy: Policy) -> None:
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
 @pytest.mark.parametrize(("pace", "max_in_flight"), [*itertools.product(PACES, (1, 2, 3))])
 def test_without_faults(policy: Policy, pace: str, max_in_flight: int) -> None:
-    link = Link(policy, pacing=PACES[pace](), max_in_flight=max_in_flight)
-    link.run()
-    link.check()
-    link.check_complete()
-    assert link.master.totals.duplicates == link.master.totals.evicted == 0
+    for kind in (Link, SharingLink):
+        link = kind(policy, pacing=PACES[pace](), max_in_flight=max_in_flight)
+        link.run()
+        link.check()
+        link.check_complete()
+        assert link.master.totals.duplicates == link.master.totals.evicted == 0

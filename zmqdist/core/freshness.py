@@ -35,6 +35,11 @@ class Freshness:
         self.patience: int | None = None
         self._base_clock = 0
 
+    def hold(self, version: int, clock: int) -> None:
+        """Note what the replica holds now."""
+        self.clock = max(self.clock, clock) if version == self.version else clock
+        self.version, self.newest = version, max(self.newest, version)
+
     def heard_of(self, version: int, patience: int | None) -> None:
         """Note the master's version now, and the policy's patience now."""
         self.newest = max(self.newest, version)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from zmqdist.core.freshness import Freshness
+from zmqdist.core.holding import Holding
 from zmqdist.core.ledger import Outcome
 from zmqdist.core.messages import (
     REQUEUED,
@@ -24,7 +25,6 @@ from zmqdist.core.messages import (
     Hello,
     Message,
     Pong,
-    Pull,
     Push,
     Refused,
     Rejoin,
@@ -32,15 +32,13 @@ from zmqdist.core.messages import (
     Version,
     Welcome,
 )
-from zmqdist.core.parts import NEWEST, Parts
+from zmqdist.core.parts import Parts
+from zmqdist.core.sharing import Seen
 from zmqdist.core.worker_actions import (
     Action,
     Forget,
-    Load,
-    SendPull,
     SendToMaster,
     SendUpdate,
-    Subscribe,
 )
 from zmqdist.errors import LocalProtocolError
 
@@ -78,6 +76,8 @@ class WorkerState:
         The worker trains in place: it hears no broadcasts and asks for what it needs.
     keep_bits : int, default=0
         How exact it wants the answers, see `Pull`.
+    shared : bool, default=False
+        The replica is shared with other workers of the host; `look` says what it holds.
     now : float
         Clock reading, in seconds.
     """
@@ -94,16 +94,16 @@ class WorkerState:
         have: int = -1,
         in_place: bool = False,
         keep_bits: int = 0,
+        shared: bool = False,
         now: float = 0.0,
     ) -> None:
         self.hello = Hello(run, epoch, partition, attempt, worker)
         self.max_in_flight = max_in_flight
         self.in_place = in_place
-        self.parts = Parts(keep_bits)
+        self._holding = Holding(run, have, in_place=in_place, keep_bits=keep_bits, shared=shared)
         self.phase = Phase.JOINING
         self.reason = ""
         self.session = 0
-        self.fresh = Freshness(have)
         self.clock = 0
         self.next_settled = 0
         self.ahead: frozenset[int] = frozenset()
@@ -114,7 +114,6 @@ class WorkerState:
         self.lease_s = 0.0
         self._limit: int | None = None
         self._answered_clock = 0
-        self._pulled_at: float | None = None
         self._asked_at: float | None = None
         self._said_hello_at = float("-inf")
         self._beat_at = now
@@ -132,7 +131,7 @@ class WorkerState:
         """Whether a step may start now: credit, clock limit, and a model fresh enough."""
         if self.phase is not Phase.ACTIVE or len(self.unacknowledged) >= self.max_in_flight:
             return False
-        return not self._ahead_of_limit() and self.fresh.enough(self.clock)
+        return not self._ahead_of_limit() and self._holding.enough(self.clock)
 
     def push(self, push: Push, now: float) -> list[Action]:
         """Send the update of a step that `may_start` let start."""
@@ -153,14 +152,29 @@ class WorkerState:
             Whether to read the replica into the model first. False only with lazy
             reading, while the model at hand is new enough and nothing was requeued.
         """
-        read = self.fresh.read(self.clock)
+        read = self._holding.start(self.clock)
         self.clock += 1
         return self.clock - 1, read
 
     @property
+    def fresh(self) -> Freshness:
+        """Versions of the replica and the model, and the one that is needed."""
+        return self._holding.fresh
+
+    @property
+    def parts(self) -> Parts:
+        """Versions of the parts that the worker asks for."""
+        return self._holding.parts
+
+    @property
     def asking(self) -> bool:
         """Whether an answer about the whole model is to come."""
-        return self._pulled_at is not None
+        return self._holding.asking
+
+    @property
+    def readable(self) -> bool:
+        """Whether the replica holds a version, whole."""
+        return self._holding.readable
 
     @property
     def base(self) -> int:
@@ -174,21 +188,19 @@ class WorkerState:
 
     def want(self, now: float) -> list[Action]:
         """Ask for a model that `may_start` accepts, if that is what it waits for."""
-        if self.phase is not Phase.ACTIVE or self._pulled_at is not None:
-            return []
-        if self._ahead_of_limit() or self.fresh.enough(self.clock):
-            return []
-        return self._pull(now)
+        return [] if self._ahead_of_limit() else self._holding.want(self.clock, now)
 
     def ask(self, part: int, now: float) -> list[Action]:
         """Ask for the newest values of a part; nothing while that is under way already."""
-        if self.phase is not Phase.ACTIVE:
-            return []
-        if part == 0:
-            return self._pull(now) if self._pulled_at is None else []
-        if self.parts.pending(part):
-            return []
-        return [SendPull(self.parts.ask(part, self.session, self.version, now))]
+        return self._holding.ask(part, now)
+
+    def look(self, seen: Seen, now: float) -> list[Action]:
+        """Take in what the shared replica holds: other workers may have changed it."""
+        return self._holding.look(seen, self.clock, now)
+
+    def alone(self, now: float) -> list[Action]:
+        """Go on with an empty replica of one's own: the shared one is of no use."""
+        return self._holding.alone(now)
 
     def finish(self, steps: int, now: float) -> list[Action]:
         """Say that all `steps` of the partition are settled."""
@@ -198,7 +210,7 @@ class WorkerState:
 
     def fail(self, step: int, what: str, error: str, traceback: str) -> list[Action]:
         """Say that the task ends with an error."""
-        self.phase = Phase.STOPPED
+        self._enter(Phase.STOPPED)
         return [SendToMaster(Fail(self.session, step, what, error, traceback))]
 
     # ---- from the master -----------------------------------------------------------
@@ -210,12 +222,13 @@ class WorkerState:
         if self.phase in OVER:
             return []
         if isinstance(message, Version):
-            return self._version(message, now)
+            return self._holding.take(message, self.clock, now, ahead=self._ahead_of_limit())
         if isinstance(message, Welcome):
             return self._welcome(message, now)
         if isinstance(message, Stop):
             if message.session in (0, self.session):
-                self.phase, self.reason = Phase.STOPPED, message.reason
+                self._enter(Phase.STOPPED)
+                self.reason = message.reason
             return []
         if isinstance(message, Refused):
             self.refusals.append(message.reason)
@@ -230,7 +243,7 @@ class WorkerState:
             case Go():
                 self._raise_limit(message.limit)
             case Rejoin():
-                self.phase = Phase.JOINING
+                self._enter(Phase.JOINING)
                 return self._say_hello(now)
             case Pong():
                 self._raise_limit(message.limit)
@@ -245,7 +258,7 @@ class WorkerState:
         if self.phase in OVER:
             return []
         if self.lease_s and self._asked_at is not None and now - self._asked_at > self.lease_s:
-            self.phase = Phase.LOST
+            self._enter(Phase.LOST)
             return []
         if self.phase is Phase.JOINING:
             return self._say_hello(now) if now - self._said_hello_at >= HELLO_RETRY_S else []
@@ -261,13 +274,13 @@ class WorkerState:
         if self._finishing and now - self._sent_at[-1] >= beat_s:
             self._sent_at[-1] = now
             actions.append(SendToMaster(replace(self._finishing, session=self.session)))
-        if self._pulled_at is not None and now - self._pulled_at >= max(PULL_RETRY_S, beat_s):
-            actions += self._pull(now)
-        for part in self.parts.overdue(now, max(PULL_RETRY_S, beat_s)):
-            actions.append(SendPull(self.parts.ask(part, self.session, self.version, now)))
-        return actions
+        return actions + self._holding.overdue(now, max(PULL_RETRY_S, beat_s))
 
     # ---- inside ---------------------------------------------------------------------
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._holding.session = self.session if phase is Phase.ACTIVE else 0
 
     def _say_hello(self, now: float) -> list[Action]:
         self._said_hello_at = now
@@ -283,16 +296,15 @@ class WorkerState:
         if message.clock < self._answered_clock:
             # It answers a hello from before the clock was known, and would hold this
             # worker to a limit that it is beyond already.
-            self.phase = Phase.JOINING
+            self._enter(Phase.JOINING)
             return self._say_hello(now)
         first = self.session == 0
         self.session = message.session
-        self.phase = Phase.ACTIVE
+        self._enter(Phase.ACTIVE)
         self.lease_s = message.lease_s
         self.clock = max(self.clock, message.clock)
         self._answered_clock = max(self._answered_clock, message.clock)
-        self._limit, self.fresh.lazy_slack = message.limit, message.lazy_slack
-        self.fresh.heard_of(message.version, message.patience)
+        self._limit = message.limit
         if message.synchronous:
             self.max_in_flight = 1
         self._beat_at = now
@@ -300,10 +312,7 @@ class WorkerState:
         self.ahead = frozenset(message.ahead)
         if message.complete:
             return self._completed(asked=first)
-        hears = first and not self.in_place
-        actions: list[Action] = [Subscribe(message.publish_port)] if hears else []
-        if first or not self.in_place:
-            actions += self._pull(now)
+        actions = self._holding.welcome(message, first=first, now=now)
         for step, push in list(self.unacknowledged.items()):
             self._sent_at[step] = now
             actions.append(SendUpdate(self._stamped(push)))
@@ -322,10 +331,7 @@ class WorkerState:
         actions: list[Action] = [Forget(message.step)]
         if message.outcome == REQUEUED:
             self.requeued.append(message.step)
-        self.fresh.heard_of(message.version, message.patience)
-        waits = self.max_in_flight == 1 and not self.in_place
-        needs = max(message.need, message.published) if waits else message.need
-        self.fresh.need = max(self.fresh.need, needs)
+        self._holding.answered(message, newest=self.max_in_flight == 1)
         if message.outcome in (REQUEUED, Outcome.REJECTED):
             actions += self.want(now)
         return actions
@@ -333,45 +339,16 @@ class WorkerState:
     def _finished(self, message: Finished) -> list[Action]:
         if message.complete:
             return self._completed()
-        self.phase = Phase.FINISHED
+        self._enter(Phase.FINISHED)
         return []
 
     def _completed(self, *, asked: bool = False) -> list[Action]:
         self.complete = True
-        self.phase = Phase.FINISHED
+        self._enter(Phase.FINISHED)
         if not asked and self._finishing is None:
-            self.phase = Phase.STOPPED
+            self._enter(Phase.STOPPED)
             self.reason = "another attempt has completed this partition"
         return []
-
-    def _version(self, message: Version, now: float) -> list[Action]:
-        if message.run != self.hello.run:
-            return []
-        fresh = self.fresh
-        fresh.heard_of(message.version, fresh.patience)
-        if message.version < fresh.version:
-            return []
-        if message.part:
-            new = self.parts.answered(message, self.version)
-            return [Load(message.version, message.part)] if new else []
-        actions: list[Action] = []
-        if message.version == fresh.version:
-            fresh.clock = max(fresh.clock, message.clock)
-        elif message.base > fresh.version:
-            missed = self.phase is Phase.ACTIVE and self._pulled_at is None
-            return self._pull(now) if missed else []
-        else:
-            fresh.version, fresh.clock = message.version, message.clock
-            actions.append(Load(message.version))
-        if self._ahead_of_limit() or fresh.enough(self.clock):
-            self._pulled_at = None
-        return actions
-
-    def _pull(self, now: float) -> list[Action]:
-        self._pulled_at = now
-        want = NEWEST if self.in_place else self.fresh.need
-        keep_bits = self.parts.keep_bits if self.version >= 0 else 0
-        return [SendToMaster(Pull(self.session, self.version, want, 0, keep_bits))]
 
     def _ahead_of_limit(self) -> bool:
         return self._limit is not None and self.clock > self._limit

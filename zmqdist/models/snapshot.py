@@ -184,14 +184,18 @@ class Replica:
     ----------
     schema : dict of str to (dtype, shape)
         The arrays it holds.
+    arrays : dict of str to ndarray, optional
+        Where to hold them. Default: fresh arrays.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, arrays: dict[str, NDArray[Any]] | None = None) -> None:
         self.schema = schema
-        self.arrays = {name: np.zeros(shape, dtype) for name, (dtype, shape) in schema.items()}
+        if arrays is None:
+            arrays = {name: np.zeros(shape, dtype) for name, (dtype, shape) in schema.items()}
+        self.arrays = arrays
         self.scalars: dict[str, Scalar] = {}
         self.version = -1
-        nbytes = sum(array.nbytes for array in self.arrays.values())
+        nbytes = sum(array.nbytes for array in arrays.values())
         self.max_bytes = 2 * nbytes + (1 << 20)  # rows and their numbers, at the most
 
     def load(self, version: int, tree: dict[str, Any]) -> None:
@@ -199,8 +203,25 @@ class Replica:
 
         Raises
         ------
-        KeyError, ValueError, TypeError
-            The tree does not fit the schema.
+        KeyError, ValueError
+            As by `check`; nothing of it was taken in.
+        """
+        self.check(version, tree)
+        for name, part in tree["arrays"].items():
+            if isinstance(part, RowSparse):
+                self.arrays[name][part.rows] = part.values
+            else:
+                np.copyto(self.arrays[name], part)
+        self.scalars.update(tree["scalars"])
+        self.version = version
+
+    def check(self, version: int, tree: dict[str, Any]) -> None:
+        """Check a tree for `load`.
+
+        Raises
+        ------
+        KeyError, ValueError
+            It does not fit the schema.
         """
         for name, part in tree["arrays"].items():
             target = self.arrays[name]
@@ -209,9 +230,6 @@ class Replica:
                     f"version {version}: {name} is {part.dtype} {part.shape}; "
                     f"expected {target.dtype} {target.shape}"
                 )
-            if isinstance(part, RowSparse):
-                target[part.rows] = part.values
-            else:
-                np.copyto(target, part)
-        self.scalars.update(tree["scalars"])
-        self.version = version
+
+    def close(self) -> None:
+        """Let go of what is not this worker's alone: nothing."""

@@ -1,0 +1,204 @@
+"""One replica for all workers of a host, in memory that they share.
+
+Whoever receives a version writes it, and whoever computes reads: many at once, but
+never beside a writer. A version brings the values of rows, not differences, so writing
+one twice does no harm; that is how a replica is mended whose writer died half-way. Its
+words tell: the version being written is beyond the one that is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zmqdist.core.sharing import Seen
+from zmqdist.models.base import Scalar, Schema
+from zmqdist.models.snapshot import Replica
+from zmqdist.sharing.segment import Segment, Unshareable
+
+SILENT_S = 5.0
+"""Seconds without a sign of life after which a receiver counts as suspended."""
+
+SCALARS_BYTES = 1 << 16
+"""Room for the scalars, as JSON, in bytes."""
+
+_MARK_BYTES = 32
+_WORDS_BYTES = 64
+_ALIGN_BYTES = 64
+_VERSION, _WRITING, _CLOCK, _BEAT_NS, _ASKING, _SCALARS = range(6)  # words
+_RECEIVER, _TURN, _ROWS = range(3)  # bytes that are locked
+
+
+class SharedReplica:
+    """A replica that other processes of the host read and write as well.
+
+    Used by one thread at a time.
+
+    Parameters
+    ----------
+    run : str
+    schema : dict of str to (dtype, shape)
+        Processes with the same run and schema share.
+
+    Attributes
+    ----------
+    schema, arrays, max_bytes
+        As those of `Replica`. Read the arrays inside `reading` only.
+
+    Raises
+    ------
+    Unshareable
+        There can be no shared memory here.
+    """
+
+    def __init__(self, run: str, schema: Schema) -> None:
+        offsets, size = _layout(schema)
+        mark = hashlib.sha256(json.dumps([run, schema]).encode()).digest()
+        self._segment = Segment.join(mark.hex()[:_MARK_BYTES], size, mark)
+        memory = self._segment.memory
+        self._words: NDArray[np.int64] = np.frombuffer(memory, np.int64, 8, _MARK_BYTES)
+        self._replica = Replica(
+            schema,
+            {
+                name: np.frombuffer(memory, dtype, prod(shape), offsets[name]).reshape(shape)
+                for name, (dtype, shape) in schema.items()
+            },
+        )
+        self._inside = False
+        self.schema, self.arrays = schema, self._replica.arrays
+        self.max_bytes = self._replica.max_bytes
+
+    @property
+    def version(self) -> int:
+        """The version that it holds, -1 for none; others may change it at any time."""
+        return int(self._words[_VERSION]) - 1  # fresh memory is zeros
+
+    @property
+    def scalars(self) -> dict[str, Scalar]:
+        """The scalars; inside `reading` only."""
+        start = _MARK_BYTES + _WORDS_BYTES
+        octets = self._segment.memory[start : start + int(self._words[_SCALARS])]
+        scalars: dict[str, Scalar] = json.loads(octets or b"{}")
+        return scalars
+
+    def seen(self) -> Seen:
+        """Look at it, and take the receiver's place if that is free.
+
+        The clock is read before the version, and written after it: a clock never comes
+        with a version older than its own.
+        """
+        elected = self._segment.try_lock(_RECEIVER, exclusive=True)
+        if elected:
+            self._words[_BEAT_NS] = time.monotonic_ns()
+        silent_s = (time.monotonic_ns() - int(self._words[_BEAT_NS])) / 1e9
+        clock = int(self._words[_CLOCK])
+        torn = self._unfinished() and (self._inside or self._left_unfinished())
+        return Seen(
+            self.version,
+            clock,
+            torn=torn,
+            elected=elected,
+            attended=silent_s < SILENT_S,
+            asking=bool(self._words[_ASKING]),
+        )
+
+    def tell(self, *, asking: bool, version: int, clock: int) -> None:
+        """Say as the receiver whether it asks, and the newest clock of a version it knows."""
+        self._words[_ASKING] = asking
+        if version == self.version:
+            self._words[_CLOCK] = max(clock, int(self._words[_CLOCK]))
+
+    def step_down(self) -> None:
+        """Give up the receiver's place."""
+        self._segment.unlock(_RECEIVER)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keep writers out; the arrays and scalars are those of `version`, unless torn.
+
+        Raises
+        ------
+        Unshareable
+            A suspended process keeps us out.
+        """
+        with self._locked(exclusive=False):
+            yield
+
+    def load(self, version: int, tree: dict[str, Any], clock: int = 0) -> None:
+        """Take in what `Snapshot.take` or `Snapshot.since` returned.
+
+        Its base must not be beyond the version held. Nothing happens if another process
+        has written this version or a newer one, or if a writer of a newer one died, whose
+        rows this one does not mend.
+
+        Raises
+        ------
+        KeyError, ValueError
+            As by `Replica.load`.
+        Unshareable
+            A suspended process keeps us out, or there are too many scalars.
+        """
+        self._replica.check(version, tree)
+        with self._locked(exclusive=True):
+            if version <= self.version or version < int(self._words[_WRITING]) - 1:
+                return
+            scalars = json.dumps({**self.scalars, **tree["scalars"]}).encode()
+            if len(scalars) > SCALARS_BYTES:
+                raise Unshareable(f"scalars of {len(scalars):,} bytes, over {SCALARS_BYTES:,}")
+            self._words[_WRITING] = version + 1
+            self._replica.load(version, tree)
+            start = _MARK_BYTES + _WORDS_BYTES
+            self._segment.memory[start : start + len(scalars)] = scalars
+            self._words[_SCALARS] = len(scalars)
+            self._words[_VERSION] = version + 1
+            self._words[_CLOCK] = clock
+
+    def close(self) -> None:
+        """Leave it to the other processes."""
+        self._segment.close()
+
+    @contextlib.contextmanager
+    def _locked(self, *, exclusive: bool) -> Iterator[None]:
+        """Read or write, each in turn: a writer that waits keeps new readers out."""
+        lock, unlock = self._segment.lock, self._segment.unlock
+        lock(_TURN, exclusive=exclusive)
+        try:
+            lock(_ROWS, exclusive=exclusive)
+        finally:
+            unlock(_TURN)
+        self._inside = True
+        try:
+            yield
+        finally:
+            self._inside = False
+            unlock(_ROWS)
+
+    def _unfinished(self) -> bool:
+        return bool(self._words[_WRITING] != self._words[_VERSION])
+
+    def _left_unfinished(self) -> bool:
+        """Whether nobody is at it any more who began to write."""
+        if not self._segment.try_lock(_ROWS, exclusive=False):
+            return False
+        try:
+            return self._unfinished()
+        finally:
+            self._segment.unlock(_ROWS)
+
+
+def _layout(schema: Schema) -> tuple[dict[str, int], int]:
+    """Return where each array begins, and the size of the whole, in bytes."""
+    offsets: dict[str, int] = {}
+    size = _MARK_BYTES + _WORDS_BYTES + SCALARS_BYTES
+    for name, (dtype, shape) in schema.items():
+        offsets[name] = size = -(-size // _ALIGN_BYTES) * _ALIGN_BYTES
+        size += np.dtype(dtype).itemsize * prod(shape)
+    return offsets, size
