@@ -19,14 +19,13 @@ from typing import Any
 from gensim.models import Doc2Vec
 
 from zmqdist.errors import ConfigError, ModelError
-from zmqdist.merge import RowTrustRegion
 from zmqdist.models.tiers import Tiers
 from zmqdist.models.update import Update
 from zmqdist.staleness import Asynchronous
 
-WORD_VECTORS: dict[str, Any] = {"staleness": Asynchronous(), "merge": RowTrustRegion(8.0)}
-"""Options of `ZmqDist` for embeddings. CBOW learns with them from 8 workers as from one;
-skip-gram does not yet: its frequent rows run away with this cap (docs/word2vec.md)."""
+WORD_VECTORS: dict[str, Any] = {"staleness": Asynchronous()}
+"""Options of `ZmqDist` for embeddings: nothing is rejected, and changes are added up. With
+rows exchanged by `TIERS` there is nothing left that a merge rule would have to mend."""
 
 TIERS = Tiers(hot_rows=64, keep_bits=4, read_bits=9)
 
@@ -37,9 +36,9 @@ class Embedding:
 
     Parameters
     ----------
-    chunk_words : int, default=1000
-        Words between two exchanges. Words in flight, workers times this, is what costs
-        accuracy.
+    chunk_words : int, optional
+        Words between two exchanges; default ``chunk_words(model, 8)``. Words in flight,
+        workers times this, are what costs accuracy.
     tiers : Tiers
         Which rows are exchanged how often.
 
@@ -50,23 +49,45 @@ class Embedding:
     done; the master holds it as ``model.words_done``.
     """
 
-    chunk_words: int = 1000
+    chunk_words: int | None = None
     tiers: Tiers = TIERS
 
     def __post_init__(self) -> None:
-        if not isinstance(self.chunk_words, int) or self.chunk_words < 1:
+        size = self.chunk_words
+        if size is not None and (not isinstance(size, int) or size < 1):
             raise ConfigError(f"chunk_words is {self.chunk_words!r}; expected an integer >= 1")
 
     def __call__(self, model: Any, sentences: Iterable[Any]) -> Iterator[Update]:
         """Train through a partition; yields after each chunk with its count of words."""
         total = model.epochs * model.corpus_total_words
         memory = model._get_thread_working_mem()
-        for chunk, words in _chunks(sentences, self.chunk_words):
+        for chunk, words in _chunks(sentences, self.chunk_words or chunk_words(model, 8)):
             done = min(1.0, model.words_done / total)
             alpha = max(model.min_alpha, model.alpha - (model.alpha - model.min_alpha) * done)
             # train() would start two threads for each chunk; this is what they run
             model._do_train_job(chunk, alpha, memory)
             yield Update({"words_done": words}, examples=words)
+
+
+def chunk_words(model: Any, workers: int) -> int:
+    """Return how many words a worker may train between two exchanges.
+
+    Parameters
+    ----------
+    model : Word2Vec, Doc2Vec or FastText
+    workers : int
+        How many compute at the same time.
+
+    Notes
+    -----
+    Measured (docs/word2vec.md): so many words in flight cost nothing yet. The most
+    frequent rows are what limits them. Skip-gram visits these once for each word of the
+    window where CBOW does once, and in hierarchical softmax all words share the nodes
+    near the root of the tree.
+    """
+    skip_gram = bool(model.sg)
+    in_flight = (1_000 if skip_gram else 4_000) if model.hs else (4_000 if skip_gram else 8_000)
+    return max(50, in_flight // workers)
 
 
 def build_vocab(model: Any, sentences: Any) -> None:
@@ -166,4 +187,4 @@ def _chunks(sentences: Iterable[Any], size: int) -> Iterator[tuple[list[Any], in
         yield chunk, words
 
 
-__all__ = ["WORD_VECTORS", "Embedding", "build_vocab"]
+__all__ = ["TIERS", "WORD_VECTORS", "Embedding", "build_vocab", "chunk_words"]
