@@ -56,12 +56,14 @@ def run(options, seed, partitions, held_out):
 def mean(runs):
     """Return {system: {figure: mean over the runs}}."""
     return {
-        system: {
-            figure: round(statistics.fmean(run[system][figure] for run in runs), 5)
-            for figure in figures
-        }
+        system: {figure: typical([run[system][figure] for run in runs]) for figure in figures}
         for system, figures in runs[0].items()
     }
+
+
+def typical(values):
+    middle = statistics.fmean(values)
+    return round(middle) if all(isinstance(value, int) for value in values) else round(middle, 5)
 
 
 def read(folder, at_least):
