@@ -32,6 +32,7 @@ from tests.support import (
     worker_processes,
 )
 from zmqdist import ZmqDist
+from zmqdist.core.budgets import BURST
 from zmqdist.core.messages import PROTOCOL
 from zmqdist.driver import Driver
 from zmqdist.errors import MasterLost, TrainTimeout
@@ -225,7 +226,7 @@ class TestHostilePeers:
     def test_in_the_midst_of_training(self) -> None:
         with ZmqDist(model(), security="none") as dd, Peer(dd.address) as peer:
             run = Running(lambda: dd.train([range(300)] * 2, count, epochs=2))
-            while not run.ended:
+            for _ in range(BURST // len(GARBAGE) // 2):
                 for frames, _ in GARBAGE.values():
                     peer.raw(*frames)
                 for _ in GARBAGE:
@@ -233,6 +234,20 @@ class TestHostilePeers:
             assert run.join().applied == 1200
             assert dd.model["n"] == dd.version == 1200
             assert np.all(dd.model["w"] == 600)
+
+    def test_what_floods_is_dropped_unread(self, caplog: pytest.LogCaptureFixture) -> None:
+        with ZmqDist(model(), security="none") as dd, Peer(dd.address) as peer:
+            assert dd._master is not None
+            totals = dd._master.state.totals
+            for number in range(3 * BURST):
+                peer.send("heartbeat", session=number)
+            eventually(lambda: totals.dropped >= BURST, "most of it is dropped")
+            for _ in range(50):
+                peer.raw(b"nonsense")
+            assert dd.train([range(300)] * 2, count, epochs=2).applied == 1200
+            eventually(lambda: totals.dropped + totals.refused > BURST + 50, "all came")
+        assert len([r for r in caplog.records if "settles nothing" in r.message]) <= 50
+        assert len([r for r in caplog.records if "refused" in r.message]) < 50
 
 
 # ---- deaths and ends ----------------------------------------------------------------------

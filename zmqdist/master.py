@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from zmqdist.core.actions import (
     Action,
@@ -24,8 +24,10 @@ from zmqdist.core.actions import (
     Send,
     SendSnapshot,
 )
+from zmqdist.core.budgets import Budgets
 from zmqdist.core.master_state import MasterState
-from zmqdist.core.messages import Begin, Begun, End, Message, Refused, Status
+from zmqdist.core.messages import Ack, Begin, Begun, End, Message, Refused, Status
+from zmqdist.core.notices import Notices
 from zmqdist.damping import RowDamping
 from zmqdist.errors import (
     ModelError,
@@ -40,7 +42,7 @@ from zmqdist.models.delta import add
 from zmqdist.net.transport import Envelope, MasterSockets
 from zmqdist.options import MasterOptions
 from zmqdist.publisher import Publisher
-from zmqdist.wire.frames import Received, pack, unpack
+from zmqdist.wire.frames import MAX_HEADER_BYTES, Received, pack, unpack
 from zmqdist.wire.leaves import first_nonfinite, scale_tree, tree_bytes
 
 log = logging.getLogger(__name__)
@@ -71,11 +73,15 @@ class Master:
 
     Attributes
     ----------
+    sockets_type : type of MasterSockets
+        What its sockets are; `zmqdist.testing` puts some here that lose messages.
     descent : callable (model, update) or None
         None adds updates to the parameters of their name.
     error : BaseException or None
         What `descent` or the loop itself raised last.
     """
+
+    sockets_type: ClassVar[type[MasterSockets]] = MasterSockets
 
     def __init__(self, model: Any, options: MasterOptions) -> None:
         self.model = model
@@ -92,12 +98,15 @@ class Master:
             self._damping = RowDamping(merge.cap)
         self._merge = merge or Mean()
         self._buffered: list[Any] = []
-        self._sockets = MasterSockets(
+        self._budgets = Budgets()
+        self._refusals, self._floods = Notices(), Notices()
+        self._sockets = self.sockets_type(
             options.bind_host,
             options.advertise_host,
             options.port,
             options.publish_port,
             options.keys,
+            self._max_update_bytes + MAX_HEADER_BYTES,
         )
         self.state = MasterState(
             secrets.token_hex(8),
@@ -175,8 +184,14 @@ class Master:
         """Handle what waits: before time passes, or live workers would look dead."""
         until = time.monotonic() + DRAIN_S
         while (envelope := self._sockets.receive()) is not None:
-            self._take(envelope)
             now = time.monotonic()
+            if envelope.role == "driver" or self._budgets.spend(envelope.peer, now):
+                self._take(envelope)
+                now = time.monotonic()
+            else:
+                self.state.totals.dropped += 1
+                if (more := self._floods.due(now)) is not None:
+                    log.warning("a peer sends too much that settles nothing: dropped%s", more)
             if self.state.publish_due(now):
                 self._publish()
             if now > until:
@@ -185,13 +200,20 @@ class Master:
     def _take(self, envelope: Envelope) -> None:
         self.state.totals.bytes_received += sum(len(frame) for frame in envelope.frames)
         try:
+            if envelope.too_large:
+                raise RemoteProtocolError(
+                    f"message of more than {self._max_update_bytes:,} bytes, or of too many frames"
+                )
             received = unpack(envelope.frames)
             message = received.message
             _check_role(envelope.role, message)
         except ProtocolError as error:
             self._refuse(envelope.peer, error)
             return
-        for action in self.state.receive(envelope.peer, message, time.monotonic()):
+        actions = self.state.receive(envelope.peer, message, time.monotonic())
+        if any(map(_gets_on, actions)):
+            self._budgets.earn(envelope.peer)
+        for action in actions:
             if isinstance(action, Apply):
                 self._apply(action, lambda: received.decode(self._max_update_bytes))
             elif isinstance(action, SendSnapshot):
@@ -221,8 +243,12 @@ class Master:
 
     def _refuse(self, peer: bytes, error: ProtocolError) -> None:
         self.state.totals.refused += 1
-        log.warning("refused a message: %s", error)
+        self._warn_of("a message", error)
         self._sockets.send(peer, pack(Refused(str(error))))
+
+    def _warn_of(self, what: str, error: ProtocolError) -> None:
+        if (more := self._refusals.due(time.monotonic())) is not None:
+            log.warning("refused %s: %s%s", what, error, more)
 
     # ---- an update ----------------------------------------------------------------------
 
@@ -230,7 +256,7 @@ class Master:
         try:
             update = decode()
         except RemoteProtocolError as error:
-            log.warning("refused %s: %s", action.key, error)
+            self._warn_of(str(action.key), error)
             self._perform(self.state.garbled(action, str(error)))
             return
         except ZmqdistError as error:
@@ -288,6 +314,13 @@ class Master:
             self._publisher.publish()
         except ModelError as error:
             self._perform(self.state.fail_all("model", str(error)))
+
+
+def _gets_on(action: Action) -> bool:
+    """Whether this is what becomes of an update that did not come before."""
+    if isinstance(action, Send):
+        return isinstance(action.message, Ack) and not action.message.duplicate
+    return isinstance(action, Apply)
 
 
 def _check_role(role: str | None, message: Message) -> None:

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support import eventually
-from zmqdist.net.security import ClientKeys, KeyPair, MasterKeys
-from zmqdist.net.transport import ClientSockets, Envelope, MasterSockets
+from zmqdist.core.notices import BURST, Notices
+from zmqdist.net.security import ClientKeys, Door, KeyPair, MasterKeys
+from zmqdist.net.transport import MAX_FRAMES, ClientSockets, Envelope, MasterSockets
 
 
 @contextmanager
@@ -110,3 +111,90 @@ def test_plain_tcp_off_loopback_is_warned_of(caplog: pytest.LogCaptureFixture) -
         assert caplog.text == ""
         MasterSockets("0.0.0.0", "10.0.0.1", 0, 0, None).close()  # noqa: S104
     assert "security='none': anyone who reaches 10.0.0.1" in caplog.text
+
+
+def hears(master: MasterSockets, worker: ClientSockets, text: bytes) -> None:
+    """Broadcast `text` until `worker` has it: a broadcast may get lost."""
+
+    def heard() -> bool:
+        master.publish(b"run", [text])
+        master.wait(0)
+        worker.wait(0.05)
+        frames = worker.receive()
+        return frames is not None and bytes(frames[0]) == text
+
+    eventually(heard, f"hears {text!r}")
+
+
+def unheard(worker: ClientSockets) -> list[bytes]:
+    """Return all that waits."""
+    worker.wait(0.05)
+    found = []
+    while (frames := worker.receive()) is not None:
+        found.append(bytes(frames[0]))
+    return found
+
+
+def test_a_subscription_under_a_withdrawn_key_hears_nothing_more() -> None:
+    server, driver, old, new = (KeyPair.generate() for _ in range(4))
+    with sockets(MasterKeys(server, driver.public)) as master:
+        for key in (old, new):
+            master.admit(key.public)
+        keys = [ClientKeys(key, server.public) for key in (old, new)]
+        with client(master.address, keys[0]) as gone, client(master.address, keys[1]) as here:
+            for worker in (gone, here):
+                worker.subscribe(master.publish_port, b"run")
+            for worker in (gone, here):
+                hears(master, worker, b"to both")
+            master.dismiss(old.public)
+            unheard(gone)
+            for number in range(10):
+                hears(master, here, b"to one: %d" % number)
+            assert set(unheard(gone)) <= {b"to both"}
+            master.admit(old.public)
+            hears(master, gone, b"to both again")
+
+
+def test_who_asks_for_all_topics_hears_none() -> None:
+    server, driver, worker = (KeyPair.generate() for _ in range(3))
+    with sockets(MasterKeys(server, driver.public)) as master:
+        master.admit(worker.public)
+        keys = ClientKeys(worker, server.public)
+        with client(master.address, keys) as nosy, client(master.address, keys) as here:
+            nosy.subscribe(master.publish_port, b"")
+            here.subscribe(master.publish_port, b"run")
+            eventually(lambda: master.wait(0.05) or master._subscribers == 2, "both subscribed")
+            for number in range(10):
+                hears(master, here, b"%d" % number)
+            assert unheard(nosy) == []
+
+
+@pytest.mark.parametrize(
+    ("frames", "kept"),
+    [([b"x"] * (MAX_FRAMES + 100), MAX_FRAMES), ([b"x" * 1000, b"y" * 1000, b"z" * 1000], 2)],
+    ids=["frames", "bytes"],
+)
+def test_of_a_message_that_is_too_large_only_the_beginning_is_kept(
+    frames: list[bytes], kept: int
+) -> None:
+    made = MasterSockets("127.0.0.1", "127.0.0.1", 0, 0, None, 100_000 if kept > 2 else 2500)
+    try:
+        with client(made.address) as worker:
+            worker.send(frames)
+            envelope = receive(made)
+            assert envelope.too_large
+            assert len(envelope.frames) == kept
+            worker.send([b"next"])
+            assert receive(made).frames == [b"next"]
+    finally:
+        made.close()
+
+
+def test_strangers_are_logged_at_a_bounded_rate(caplog: pytest.LogCaptureFixture) -> None:
+    door = Door.__new__(Door)
+    door._roles, door._refused = {"known": "driver"}, Notices()
+    with caplog.at_level(logging.WARNING):
+        assert not any(door.callback("zmqdist", b"stranger") for _ in range(1000))
+        assert door.callback("zmqdist", b"known")
+    assert len(caplog.records) == BURST
+    assert "stranger" not in caplog.text

@@ -26,6 +26,7 @@ class Totals:
     skipped: int = 0
     failed: int = 0
     refused: int = 0
+    dropped: int = 0
     examples: int = 0
     sessions: int = 0
     evicted: int = 0

@@ -22,7 +22,14 @@ from typing import Any, BinaryIO
 import cloudpickle
 
 from zmqdist.engines.job import Job
-from zmqdist.errors import ConfigError, TrainError
+from zmqdist.errors import (
+    ConfigError,
+    MasterLost,
+    MasterUnreachable,
+    RemoteProtocolError,
+    TrainError,
+    ZmqdistError,
+)
 from zmqdist.task import Summary
 
 log = logging.getLogger(__name__)
@@ -83,17 +90,15 @@ class LocalEngine:
                     return
                 try:
                     found.append(process.run(job, partition, self._attempt(), self._data))
-                except _WorkerDied as death:
+                except WORTH_A_RETRY as death:
                     if self._cancelled:
                         return
                     failures[partition] += 1
                     log.warning("partition %d: %s", partition, death)
                     if failures[partition] >= MAX_ATTEMPTS:
-                        errors.append(
-                            TrainError(
-                                f"partition {partition} failed {MAX_ATTEMPTS} times: {death}"
-                            )
-                        )
+                        often = f"partition {partition} failed {MAX_ATTEMPTS} times: {death}"
+                        kind = type(death) if isinstance(death, ZmqdistError) else TrainError
+                        errors.append(kind(often))
                     waiting.put(partition)
                 except BaseException as error:
                     errors.append(error)
@@ -137,6 +142,10 @@ class LocalEngine:
 
 class _WorkerDied(Exception):
     """The worker process ended without an answer."""
+
+
+WORTH_A_RETRY = (_WorkerDied, MasterLost, MasterUnreachable, RemoteProtocolError)
+"""What may go well the next time: a death, a broken network, a damaged message."""
 
 
 class _Process:

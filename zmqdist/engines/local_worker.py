@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 import sys
+import threading
 from typing import Any, BinaryIO
 
 import cloudpickle
 
 from zmqdist.engines.job import Job, run_task
+
+GRACE_S = 1.0
+"""How long a worker may take to end by itself once its parent has, in seconds."""
 
 
 def main() -> None:
@@ -18,8 +23,18 @@ def main() -> None:
     # Ctrl-C reaches the whole process group; the driver stops its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_parent, name="zmqdist-parent", daemon=True).start()
     with os.fdopen(int(sys.argv[1]), "wb") as answers, sys.stdin.buffer as orders:
         serve(orders, answers)
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent closed the pipe or died, whatever it is busy with."""
+    pipe = select.poll()
+    pipe.register(sys.stdin.fileno(), 0)  # tells of the end only, and reads nothing
+    pipe.poll()
+    threading.Event().wait(GRACE_S)  # an idle worker ends by itself
+    os._exit(1)
 
 
 def serve(orders: BinaryIO, answers: BinaryIO) -> None:

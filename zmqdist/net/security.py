@@ -12,12 +12,14 @@ import json
 import logging
 import os
 import stat
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from zmqdist.core.notices import Notices
 from zmqdist.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -151,6 +153,7 @@ class Door:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], driver_public: str) -> None:
         self._roles = {driver_public: "driver"}
+        self._refused = Notices()
         # The library would write client keys into the log at level DEBUG.
         quiet = logging.getLogger(f"{__name__}.zap")
         quiet.setLevel(logging.ERROR)
@@ -161,8 +164,8 @@ class Door:
     def callback(self, domain: str, key: bytes) -> bool:
         """Say whether a client with this public key (Z85) may connect."""
         allowed = key.decode() in self._roles
-        if not allowed:
-            log.warning("refused a connection with an unknown key")
+        if not allowed and (more := self._refused.due(time.monotonic())) is not None:
+            log.warning("refused a connection with an unknown key%s", more)
         return allowed
 
     def admit(self, worker_public: str) -> None:
@@ -173,6 +176,10 @@ class Door:
         """Let nobody in with this worker's key any more."""
         if self._roles.get(worker_public) == "worker":
             del self._roles[worker_public]
+
+    def worker_keys(self) -> list[str]:
+        """Return the public keys of the workers that are let in."""
+        return [key for key, role in list(self._roles.items()) if role == "worker"]
 
     def role(self, user_id: str) -> str | None:
         """Return "driver", "worker" or None for the sender of a message."""

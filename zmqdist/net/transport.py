@@ -26,16 +26,35 @@ Frame = bytes | memoryview
 MAX_FRAME_BYTES = (1 << 20) + (1 << 16)
 """Largest frame that is let in, in bytes; a peer that sends a larger one is cut off."""
 
+MAX_FRAMES = 1 << 16
+"""Most frames of a message, besides one per MiB that it may have."""
+
 BROADCAST_DEPTH = 2
 """Versions queued per subscriber; a slower one misses some, sees the gap and pulls."""
 
+ANSWER_DEPTH = 64
+"""Messages queued per worker or driver that does not read; what comes on top is lost to it."""
+
+SUBSCRIPTIONS_AT_ONCE = 100
+"""Subscriptions handled in a row, so that a peer that repeats its own stops nobody else."""
+
+HANDSHAKE_S = 10
+"""How long a connection may take to say who it is, in seconds."""
+
+DEAD_LINK_S = 5
+"""Silence of the other end's TCP after which a connection is given up and made anew, in seconds."""
+
 
 class Envelope(NamedTuple):
-    """A message as it came in; `role` is "driver", "worker", or None without keys."""
+    """A message as it came in; `role` is "driver", "worker", or None without keys.
+
+    Of one that is `too_large` only the first frames are here.
+    """
 
     peer: bytes
     role: str | None
     frames: list[Frame]
+    too_large: bool = False
 
 
 class MasterSockets:
@@ -49,6 +68,8 @@ class MasterSockets:
         Ports to bind; 0 takes a free one.
     keys : MasterKeys or None
         None talks plain TCP.
+    max_bytes : int
+        Largest message that is let in whole, in bytes.
 
     Raises
     ------
@@ -65,17 +86,22 @@ class MasterSockets:
         port: int,
         publish_port: int,
         keys: MasterKeys | None,
+        max_bytes: int = 1 << 30,
     ) -> None:
+        self._max_bytes = max_bytes
+        self._max_frames = MAX_FRAMES + (max_bytes >> 20)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._door: Door | None = None
-        self._topics: set[bytes] = set()
+        self._subscribers = 0
         try:
             if keys is not None:
                 self._door = Door(self._context, keys.driver_public)
             self._router = self._socket(zmq.ROUTER, keys)
             self._router.router_mandatory = True
+            self._router.sndhwm = ANSWER_DEPTH
             self._publisher = self._socket(zmq.XPUB, keys)
             self._publisher.sndhwm = BROADCAST_DEPTH
+            self._publisher.xpub_manual = True
             self.port = _bind(self._router, bind_host, port, "port")
             self.publish_port = _bind(self._publisher, bind_host, publish_port, "publish_port")
             self._waker = _Waker(self._context)
@@ -95,6 +121,7 @@ class MasterSockets:
 
     def _socket(self, kind: int, keys: MasterKeys | None) -> zmq.Socket[bytes]:
         socket = _plain_socket(self._context, kind)
+        socket.handshake_ivl = HANDSHAKE_S * 1000
         if keys is not None:
             socket.curve_server = True
             socket.curve_publickey = keys.own.public.encode()
@@ -105,35 +132,58 @@ class MasterSockets:
     @property
     def subscribed(self) -> bool:
         """Whether anybody listens to broadcasts."""
-        return bool(self._topics)
+        return self._subscribers > 0
 
     def wait(self, timeout_s: float) -> None:
         """Return when something came in, `wake` was called or the time is over."""
         events = dict(self._poller.poll(max(0, round(timeout_s * 1000))))
         if self._publisher in events:
             with contextlib.suppress(zmq.Again):
-                while True:
-                    news = self._publisher.recv(zmq.NOBLOCK)
-                    change = self._topics.add if news[:1] == b"\x01" else self._topics.discard
-                    change(news[1:])
+                for _ in range(SUBSCRIPTIONS_AT_ONCE):
+                    self._take_subscription(self._publisher.recv(zmq.NOBLOCK, copy=False))
         self._waker.drain()
+
+    def _take_subscription(self, news: zmq.Frame) -> None:
+        """Subscribe a peer to its run under its own key, whatever else it asked for.
+
+        A broadcast goes out once for each key that is admitted, so that a subscription
+        made under a key that is withdrawn hears nothing any more.
+        """
+        if news.bytes[:1] != b"\x01":
+            self._subscribers -= 1
+            return
+        self._subscribers += 1
+        key = str(news.get("User-Id")) if self._door is not None else ""
+        self._publisher.subscribe(_topic(news.bytes[1:], key))
 
     def receive(self) -> Envelope | None:
         """Return the next message that waits, None if there is none.
 
-        Messages of clients whose key was withdrawn are dropped.
+        Messages of clients whose key was withdrawn are dropped. Of a message with too
+        many frames or bytes only the beginning is kept.
         """
         while True:
             try:
-                peer, *parts = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
+                frame = self._router.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return None
-            role: str | None = None
+            peer, role = frame.bytes, None
             if self._door is not None:
-                role = self._door.role(str(peer.get("User-Id")))
-                if role is None:
-                    continue
-            return Envelope(peer.bytes, role, [part.buffer for part in parts])
+                role = self._door.role(str(frame.get("User-Id")))
+            frames, too_large = self._rest(frame, self._door is None or role is not None)
+            if frames is not None:
+                return Envelope(peer, role, frames, too_large)
+
+    def _rest(self, frame: zmq.Frame, wanted: bool) -> tuple[list[Frame] | None, bool]:
+        """Read the frames that belong to a peer's name; whether there were too many."""
+        frames: list[Frame] = []
+        n_frames = n_bytes = 0
+        while frame.more:
+            frame = self._router.recv(zmq.NOBLOCK, copy=False)
+            n_frames, n_bytes = n_frames + 1, n_bytes + len(frame)
+            if wanted and n_frames <= self._max_frames and n_bytes <= self._max_bytes:
+                frames.append(frame.buffer)
+        return (frames if wanted else None), wanted and len(frames) < n_frames
 
     def send(self, peer: bytes, frames: Sequence[Frame]) -> bool:
         """Send to one peer without waiting; False if it is gone or does not read."""
@@ -147,7 +197,9 @@ class MasterSockets:
 
     def publish(self, topic: bytes, frames: Sequence[Frame]) -> None:
         """Broadcast; subscribers that are too far behind miss it."""
-        self._publisher.send_multipart([topic, *frames], copy=False)
+        keys = self._door.worker_keys() if self._door is not None else [""]
+        for key in keys:
+            self._publisher.send_multipart([_topic(topic, key), *frames], copy=False)
 
     def admit(self, worker_public: str) -> None:
         """Let workers with this public key in (nothing to do without keys)."""
@@ -206,6 +258,7 @@ class ClientSockets:
         socket = _plain_socket(self._context, kind)
         socket.reconnect_ivl = 100
         socket.reconnect_ivl_max = 2000
+        socket.connect_timeout = DEAD_LINK_S * 1000
         if self._keys is not None:
             socket.curve_serverkey = self._keys.server_public.encode()
             socket.curve_publickey = self._keys.own.public.encode()
@@ -292,9 +345,20 @@ def _plain_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Soc
     socket = context.socket(kind)
     socket.ipv6 = True
     socket.maxmsgsize = MAX_FRAME_BYTES
+    # A cut link is noticed from both ends, whether they were sending or only listening. A
+    # subscriber may leave its broadcasts unread for long: that its TCP is full means nothing.
+    if kind in (zmq.ROUTER, zmq.DEALER):
+        socket.tcp_maxrt = DEAD_LINK_S * 1000
     socket.tcp_keepalive = 1
-    socket.tcp_keepalive_idle = 30
+    socket.tcp_keepalive_idle = DEAD_LINK_S
+    socket.tcp_keepalive_intvl = 1
+    socket.tcp_keepalive_cnt = DEAD_LINK_S
     return socket
+
+
+def _topic(run: bytes, key: str) -> bytes:
+    """Return the topic of a run for the holders of a key; subscribers ask for the run."""
+    return run + b"/" + key.encode()
 
 
 def _bind(socket: zmq.Socket[bytes], host: str, port: int, option: str) -> int:
