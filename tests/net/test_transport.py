@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support import eventually
-from zmqdist.core.notices import BURST, Notices
-from zmqdist.net.security import ClientKeys, Door, KeyPair, MasterKeys
+from zmqdist.core.notices import BURST
+from zmqdist.net.security import ClientKeys, KeyPair, MasterKeys, Roles
 from zmqdist.net.transport import MAX_FRAMES, ClientSockets, Envelope, MasterSockets
 
 
@@ -191,8 +191,7 @@ def test_of_a_message_that_is_too_large_only_the_beginning_is_kept(
 
 
 def test_strangers_are_logged_at_a_bounded_rate(caplog: pytest.LogCaptureFixture) -> None:
-    door = Door.__new__(Door)
-    door._roles, door._refused = {"known": "driver"}, Notices()
+    door = Roles("known")
     with caplog.at_level(logging.WARNING):
         assert not any(door.callback("zmqdist", b"stranger") for _ in range(1000))
         assert door.callback("zmqdist", b"known")

@@ -12,12 +12,14 @@ import json
 import logging
 import os
 import stat
+import struct
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils import z85
 
 from zmqdist.core.notices import Notices
 from zmqdist.errors import ConfigError
@@ -25,6 +27,7 @@ from zmqdist.errors import ConfigError
 log = logging.getLogger(__name__)
 
 ZAP_DOMAIN = b"zmqdist"
+MAX_KEY_FILE_BYTES = 10_000
 DEFAULT_KEY_FILE = "~/.zmqdist/keys"
 """Key file of `zmqdist-master` and of ``ZmqDist(master=...)`` when none is named."""
 
@@ -122,8 +125,9 @@ def read_client_keys(path: Path) -> ClientKeys:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        mode = path.stat().st_mode
-        text = path.read_text()
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            octets = file.read(MAX_KEY_FILE_BYTES)
     except OSError as error:
         raise ConfigError(
             f"cannot read key file {path}: {error.strerror}; make one with "
@@ -134,32 +138,45 @@ def _read(path: Path) -> dict[str, str]:
             f"key file {path} can be read by others (mode {stat.S_IMODE(mode):o}); "
             f"run: chmod 600 {path}"
         )
+    return parse_keys(octets, path)
+
+
+def parse_keys(octets: bytes, path: object) -> dict[str, str]:
+    """Return the keys that the text of a key file holds; `path` is for the error.
+
+    Raises
+    ------
+    ConfigError
+        If it is not such a text.
+    """
     try:
-        keys = json.loads(text)
-        names = ("server_public", "driver_public", "driver_secret")
-        if all(len(keys[name]) == 40 for name in names):
-            return dict(keys)
-    except (ValueError, KeyError, TypeError):
+        found = json.loads(octets)
+        needed = {"server_public", "driver_public", "driver_secret"}
+        keys = {name: found[name] for name in needed | ({"server_secret"} & found.keys())}
+        if all(isinstance(key, str) and _is_z85_key(key) for key in keys.values()):
+            return keys
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise ConfigError(f"{path} is no zmqdist key file; make one with `zmqdist-master keygen FILE`")
 
 
-class Door:
-    """Answers ZAP requests: lets in the driver's key and the admitted workers' keys.
+def _is_z85_key(text: str) -> bool:
+    try:
+        return len(text) == 40 and len(z85.decode(text)) == 32
+    except (KeyError, struct.error):  # no such character, or five that are no four bytes
+        return False
 
-    Runs pyzmq's authenticator in a thread of its own; `role` is asked once per
-    message, so that a key withdrawn later is cut off although its connection lives.
+
+class Roles:
+    """Who may come in, and as what: the driver's key and the admitted workers' keys.
+
+    `role` is asked once per message, so that a key withdrawn later is cut off although
+    its connection lives.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], driver_public: str) -> None:
+    def __init__(self, driver_public: str) -> None:
         self._roles = {driver_public: "driver"}
         self._refused = Notices()
-        # The library would write client keys into the log at level DEBUG.
-        quiet = logging.getLogger(f"{__name__}.zap")
-        quiet.setLevel(logging.ERROR)
-        self._authenticator = _Authenticator(context, log=quiet)
-        self._authenticator.start()
-        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), credentials_provider=self)
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Say whether a client with this public key (Z85) may connect."""
@@ -185,6 +202,19 @@ class Door:
         """Return "driver", "worker" or None for the sender of a message."""
         return self._roles.get(user_id)
 
+
+class Door(Roles):
+    """Answers ZAP requests by `Roles`, with pyzmq's authenticator in a thread of its own."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], driver_public: str) -> None:
+        super().__init__(driver_public)
+        # The library would write client keys into the log at level DEBUG.
+        quiet = logging.getLogger(f"{__name__}.zap")
+        quiet.setLevel(logging.ERROR)
+        self._authenticator = _Authenticator(context, log=quiet)
+        self._authenticator.start()
+        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), credentials_provider=self)
+
     def close(self) -> None:
         """Stop the authenticator's thread."""
         with contextlib.suppress(zmq.ZMQError):
@@ -194,4 +224,4 @@ class Door:
 class _Authenticator(ThreadAuthenticator):
     def curve_user_id(self, client_public_key: bytes) -> str:
         """Name the sender of each message by its public key, for `Door.role`."""
-        return zmq.utils.z85.encode(client_public_key).decode()
+        return z85.encode(client_public_key).decode()

@@ -1,0 +1,1 @@
+"""Fuzzing: `scripts/fuzz SECONDS` feeds every decoder with what no peer should send."""
