@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TypeVar
 
 from zmqdist.core.messages import Begin, Begun, End, Message, Pull, Refused, Report, Status, Version
@@ -15,6 +16,9 @@ from zmqdist.wire.frames import Received, pack, unpack
 
 Answer = TypeVar("Answer", bound=Message)
 
+
+SILENT_S = 0.5
+"""How often one who waits for an answer is told that there is none, in seconds."""
 
 ASK_AGAIN_S = 2.0
 """After how long without an answer a question is repeated, in seconds."""
@@ -33,10 +37,19 @@ class Driver:
         The driver's keys; None talks plain TCP.
     connect_s : float, default=10.0
         Deadline of the first answer, in seconds.
+    on_silence : callable (seconds: float), optional
+        Called while an answer is waited for, with how long that has been; it may raise.
     """
 
-    def __init__(self, address: str, keys: ClientKeys | None, connect_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        keys: ClientKeys | None,
+        connect_s: float = 10.0,
+        on_silence: Callable[[float], None] | None = None,
+    ) -> None:
         self.address = address
+        self._on_silence = on_silence or (lambda seconds: None)
         self._sockets = ClientSockets(address, keys)
         self._answer_s = connect_s
         self._run = ""
@@ -82,16 +95,17 @@ class Driver:
         while self._sockets.receive() is not None:
             pass  # second answers to what was asked twice
         now = time.monotonic()
-        until, again = now + self._answer_s, now
+        asked, until, again = now, now + self._answer_s, now
         while now < until:
             if now >= again:
                 self._sockets.send(pack(message))
                 # A broken connection loses messages; a second epoch is not asked for.
                 again = until if isinstance(message, Begin) else now + ASK_AGAIN_S
-            self._sockets.wait(min(until, again) - now)
+            self._sockets.wait(min(until, again, now + SILENT_S) - now)
             now = time.monotonic()
             frames = self._sockets.receive()
             if frames is None:
+                self._on_silence(now - asked)
                 continue
             received = unpack(frames)
             self._answered = True

@@ -75,6 +75,7 @@ class Training:
         self._before: Report | None = None
         self._fed_at = self._started
         self._saw_items = False
+        self._progress: Progress | None = None
         self._last_sums: dict[str, list[float]] = {}
 
     def run(self) -> TrainResult:
@@ -83,10 +84,11 @@ class Training:
         self._parameters.arrays(), self._parameters.scalars()  # what they were at first
         payload = dump_structure(self._parameters.model, self._parameters, options.gradient)
         worker_keys = KeyPair.generate() if self._keys is not None else None
-        driver = Driver(self._driver_address(), self._keys)
+        driver = Driver(self._driver_address(), self._keys, on_silence=self._silence)
         total = options.epochs * self._engine.partitions
         try:
             with Progress(options.progress, total) as progress:
+                self._progress = progress
                 for epoch in range(options.epochs):
                     try:
                         self._run_epoch(driver, worker_keys, payload, epoch, progress)
@@ -242,11 +244,13 @@ class Training:
 
     def _status(self, driver: Driver, epoch: int) -> Report:
         self._check_master()
-        try:
-            return driver.status(epoch)
-        except MasterLost:
-            self._check_master()  # it ended after the question: that says more than silence
-            raise
+        return driver.status(epoch)
+
+    def _silence(self, seconds: float) -> None:
+        """Say that the master is silent, or notice why."""
+        self._check_master()
+        if self._progress is not None:
+            self._progress.silence(seconds)
 
     def _check_master(self) -> None:
         """Notice at once that the master of this process is gone."""

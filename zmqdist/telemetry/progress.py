@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from types import TracebackType
 from typing import Any
 
 from zmqdist.core.messages import Report
 from zmqdist.errors import ConfigError
 from zmqdist.result import TrainResult
+
+SILENCE_S = 5.0
+"""How long nothing may happen before the line says so, in seconds."""
 
 
 class Progress:
@@ -31,6 +35,9 @@ class Progress:
 
     def __init__(self, show: bool | str | None, total: int) -> None:
         self._unit = show if isinstance(show, str) else "examples"
+        self._figures = ""
+        self._settled = -1
+        self._settled_at = time.monotonic()
         self._bar: Any = None
         if show is False or (show is None and not sys.stderr.isatty()):
             return
@@ -75,11 +82,23 @@ class Progress:
         """
         if self._bar is None:
             return
+        now, settled = time.monotonic(), so_far.applied + so_far.rejected + so_far.skipped
+        if settled != self._settled:
+            self._settled, self._settled_at = settled, now
         rate = so_far.examples / max(so_far.seconds, 1e-9)
         self._bar.n = done
-        self._bar.set_postfix_str(
+        self._figures = (
             f"{so_far.applied:,} updates, version {report.version:,}, "
             f"{rate:,.0f} {self._unit}/s, staleness {so_far.staleness_mean:.1f}, "
             f"{so_far.bytes_received / 1e6:,.0f} MB in {so_far.bytes_published / 1e6:,.0f} MB out, "
             f"{report.workers} workers"
         )
+        idle_s = now - self._settled_at
+        idle = f", no update for {idle_s:.0f} s" if idle_s >= SILENCE_S else ""
+        self._bar.set_postfix_str(self._figures + idle)
+
+    def silence(self, seconds: float) -> None:
+        """Say that the master has not answered for so long; the figures stand still."""
+        if self._bar is not None and seconds >= SILENCE_S:
+            figures = f"{self._figures}, " if self._figures else ""
+            self._bar.set_postfix_str(f"{figures}no answer from the master for {seconds:.0f} s")
