@@ -22,12 +22,12 @@ from zmqdist.core import actions as act
 from zmqdist.core import messages as m
 from zmqdist.core.master_state import MasterState
 from zmqdist.core.messages import Message, to_header
-from zmqdist.core.staleness import BoundedStaleness, SoftSync, StaleSynchronous
 from zmqdist.core.worker_state import WorkerState
 from zmqdist.errors import ConfigError, RemoteProtocolError
 from zmqdist.models.base import parameters_of
 from zmqdist.models.delta import add
 from zmqdist.net.security import Roles, parse_keys
+from zmqdist.staleness import BoundedStaleness, SoftSync, StaleSynchronous
 from zmqdist.wire.codec import encode_array
 from zmqdist.wire.frames import pack, unpack
 from zmqdist.wire.leaves import first_nonfinite
