@@ -53,6 +53,7 @@ setup(
             "pytest-timeout",
             "setuptools>=70.1",  # tests/test_packaging.py builds a wheel without the network
         ],
+        "audit": ["pip-audit"],
         "fuzz": ["atheris", "scipy"],
         "lint": ["import-linter>=2.3", "mypy>=1.11", "ruff>=0.9"],
     },

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import statistics
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -127,8 +128,8 @@ class Scene:
 
 def run(seed, disturb, shape=None, wrap=lambda gradient: gradient, **options):
     """Train while `disturb(scene)` does its worst in a thread; return the `Run`."""
-    shape = shape or Shape()
     before, started = leftovers(), time.monotonic()
+    shape = shape or Shape()
     witness, chance = Witness(), random.Random(seed)
     scene = Scene(witness, chance, shape)
     thread = threading.Thread(target=disturb, args=(scene,), daemon=True)
@@ -148,11 +149,13 @@ def run(seed, disturb, shape=None, wrap=lambda gradient: gradient, **options):
         except ZmqdistError as caught:
             error = f"{type(caught).__name__}: {caught}"[:300]
     thread.join(30)
+    left = leftovers() - before
     return replace(
         judged(witness.seen, shape, scene.struck),
         seconds=round(time.monotonic() - started, 2),
-        left_behind=len(leftovers() - before),
+        left_behind=len(left),
         error=error,
+        facts={"left": sorted(left)} if left else {},
     )
 
 
@@ -192,10 +195,23 @@ def local_workers(parent=None):
     return found
 
 
+@contextlib.contextmanager
+def own_folder():
+    """Give temporary files of this process and its children a folder of their own."""
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        before = os.environ.get("TMPDIR")
+        os.environ["TMPDIR"], tempfile.tempdir = folder, None
+        try:
+            yield
+        finally:
+            os.environ.pop("TMPDIR") if before is None else os.environ.update(TMPDIR=before)
+            tempfile.tempdir = None
+
+
 def leftovers():
-    """Return what a run could leave behind: workers, shared memory, files of its own."""
-    folders = [Path("/dev/shm"), Path("/tmp")]
-    files = {str(p) for folder in folders for p in folder.glob("*zmqdist*")}
+    """Return what a run could leave behind: workers, shared memory, temporary files."""
+    folders = Path("/dev/shm").glob("*zmqdist*"), Path(tempfile.gettempdir()).rglob("*")
+    files = {str(path) for folder in folders for path in folder if not path.is_dir()}
     return files | {f"process {pid}" for pid in local_workers()}
 
 

@@ -17,7 +17,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import _chaos_network
-from benchmarks._chaos import Run, Shape, kill_a_worker, nothing, run, summed, suspend_a_worker
+from benchmarks._chaos import (
+    Run,
+    Shape,
+    kill_a_worker,
+    leftovers,
+    nothing,
+    own_folder,
+    run,
+    summed,
+    suspend_a_worker,
+)
 from benchmarks._harness import aligned
 from benchmarks._machine import load, machine
 from zmqdist.testing import faults
@@ -42,7 +52,7 @@ def killed_at(point):
     def fault(seed):
         with faults(seed=seed, kill={point: 0.05}, max_kills=3) as injected:
             seen = run(seed, nothing, wrap=injected.gradient)
-        seen.facts = dict(injected.counts)
+        seen.facts |= dict(injected.counts)
         return seen
 
     return fault
@@ -54,7 +64,7 @@ def messages(**rates):
     def fault(seed):
         with faults(seed=seed, **rates) as injected:
             seen = run(seed, nothing)
-        seen.facts = dict(injected.counts)
+        seen.facts |= dict(injected.counts)
         return seen
 
     return fault
@@ -76,7 +86,7 @@ def driver_killed(seed):
         while members(driver.pid) - {driver.pid} and time.monotonic() < killed + 60:
             time.sleep(0.02)
         seen.recovery_s = round(time.monotonic() - killed, 3)
-        seen.left_behind = len(members(driver.pid) - {driver.pid})
+        seen.left_behind = len(members(driver.pid) - {driver.pid}) + len(leftovers())
         seen.facts = {"processes": len(before)}
         with contextlib.suppress(ProcessLookupError):
             os.killpg(driver.pid, signal.SIGKILL)
@@ -124,7 +134,8 @@ def main():
             continue
         runs = []
         for seed in range(options.first_seed, options.first_seed + options.seeds):
-            runs.append(FAULTS[name](seed))
+            with own_folder():
+                runs.append(FAULTS[name](seed))
             if not runs[-1].exact:
                 print(f"{name}, seed {seed}: {runs[-1]}", flush=True)
         result["faults"][name] = summed(runs)
