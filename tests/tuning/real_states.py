@@ -218,7 +218,7 @@ class RealRun:
             tau = self.master.version - message.base
             self.clock += next(self.apply_s if apply else self.turn_down_s)
             if apply is not None:
-                outcome = "apply"
+                outcome = "applied"
             else:
                 outcome = next(
                     a.message.outcome  # type: ignore[attr-defined]

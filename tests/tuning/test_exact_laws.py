@@ -72,7 +72,7 @@ def test_conservation_of_staleness(policy: Policy, delay: Delay) -> None:
     result = run(policy, 7, compute=delay, max_updates=500)
     record = result.record
     base_now = np.zeros(7, int)  # of what each worker computes at the end
-    applied = record["decision"] == "apply"
+    applied = record["decision"] == "applied"
     base_now[record["worker"]] = np.cumsum(applied)  # the last of each worker stays
     under_way = (result.version - base_now).sum()
     assert record["tau"].sum() + under_way == 6 * result.version
@@ -150,7 +150,7 @@ def check_momentum(workers: int, updates: int, tolerance: float) -> None:
     long simulation is a run of its own that begins at the same x.
     """
     steps, lr = 60, 0.3
-    bases = run(Asynchronous(), workers, max_updates=updates).record["base_version"]
+    bases = run(Asynchronous(), workers, max_updates=updates).record["base"]
     starts = np.arange(0, updates, steps)
     bases = np.maximum(bases.reshape(-1, steps) - starts[:, None], 0)
     x = np.ones((len(bases), steps + 1))

@@ -85,12 +85,9 @@ def both(cluster: Cluster, policy: Policy, **options: Any) -> tuple[list[Decided
     real = RealRun(cluster, policy, **options).until(DECISIONS)
     end_s = max(decided[0] for decided in real) + 1.0
     record = simulate(cluster, staleness=policy, timeout_s=end_s, **options).record
-    names = ("time_s", "worker", "base_version", "tau", "decision")
+    names = ("time_s", "worker", "base", "tau", "decision")
     columns = [record[name].tolist() for name in names]
-    ours = [
-        (time_s, worker, base, tau, "rejected" if what == "reject" else what)
-        for time_s, worker, base, tau, what in zip(*columns, strict=True)
-    ]
+    ours = list(zip(*columns, strict=True))
     return sorted(ours, key=lambda decided: decided[0])[:DECISIONS], real
 
 

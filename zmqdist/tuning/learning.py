@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zmqdist.core.staleness import Policy
 from zmqdist.damping import RowDamping
@@ -16,12 +17,17 @@ from zmqdist.errors import ConfigError, UpdateError
 from zmqdist.merge import Mean, Merge, RowTrustRegion
 from zmqdist.models.base import Parameters, parameters_of
 from zmqdist.models.delta import add
-from zmqdist.models.update import as_update
+from zmqdist.models.update import Update, as_update
 from zmqdist.tuning.virtual_master import Served
+from zmqdist.tuning.virtual_worker import Step
 from zmqdist.wire.leaves import first_nonfinite, scale_tree, walk
 
 Gradient = Callable[[Any, list[Any]], Any]
 Descent = Callable[[Any, Any], object]
+
+
+WINDOW = 100
+"""Publications over which the mean change of an array runs, as in a real master."""
 
 
 class Diverged(UpdateError):
@@ -56,32 +62,49 @@ class Learning:
     ) -> None:
         self._parameters: Parameters = parameters_of(model)
         self._worker: Parameters = parameters_of(copy.deepcopy(model))
-        self._loaded: Any = None
         self._gradient, self._descent, self._policy = gradient, descent, policy
+        self._steps = _MeanSteps() if policy.transforms else None
+        self._early: Update | None = None
         self._merge = merge or Mean()
         self._damping: RowDamping | None = None
         if isinstance(merge, RowTrustRegion) and not policy.buffers:
             self._damping = RowDamping(merge.cap)
 
-    def snapshot(self) -> Any:
+    def snapshot(self, version: int) -> Any:
         """Copy the values of the model."""
         arrays = {name: array.copy() for name, array in self._parameters.arrays().items()}
+        if self._steps is not None:
+            self._steps.published(version, arrays)
         return arrays, self._parameters.scalars()
+
+    def halves(self, step: Step) -> tuple[float | None, float | None]:
+        """Compute the update of a step before it is decided on, for its halves."""
+        self._early = self._updated(step)
+        return self._early.finite_halves()
+
+    def _updated(self, step: Step) -> Update:
+        self._worker.load(*step.model)
+        return as_update(self._gradient(self._worker.model, step.batch))
 
     def compute(self, served: Served) -> bool:
         """Compute the update of a step that was accepted; return whether there is one."""
-        self._worker.load(*served.step.model)
-        update = as_update(self._gradient(self._worker.model, served.step.batch))
+        step = served.step
+        update, self._early = self._early or self._updated(step), None
         if update.empty:
             return False
         if (where := first_nonfinite(update.arrays)) is not None:
             raise Diverged(f"{where} has NaN or infinite values")
         served.norm = norm(update.arrays)
         served.update = update.arrays
+        if update.examples is not None:
+            step.examples = update.examples
+        if self._steps is not None:
+            moved = _Moved(self._parameters.arrays(), step.model[0], self._steps)
+            served.update = self._policy.transform(served.update, moved)
         if served.weight != 1.0:
             served.update = scale_tree(served.update, served.weight)
         if self._damping is not None:
-            version = served.step.base + served.tau
+            version = step.base + served.tau
             served.update = self._damping.damp(served.update, version, served.tau)
         return True
 
@@ -95,6 +118,55 @@ class Learning:
             add(self._parameters, update)
         else:
             self._descent(self._parameters.model, update)
+
+
+class _MeanSteps:
+    """The running root mean square of each array's change by one version.
+
+    As `zmqdist.models.versions` has it for a real master.
+    """
+
+    def __init__(self) -> None:
+        self._squares: dict[str, float] = {}
+        self._count = 0
+        self._last: dict[str, NDArray[Any]] = {}
+        self._version = 0
+
+    def published(self, version: int, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take the measure of what a publication changed."""
+        self._count = min(self._count + 1, WINDOW)
+        steps = max(1, version - self._version)
+        for name, array in arrays.items():
+            known = self._squares.get(name, 0.0)
+            change = array - self._last.get(name, array)
+            square = float(np.vdot(change, change)) / max(1, array.size) / steps
+            self._squares[name] = known + (square - known) / self._count
+        self._last, self._version = arrays, version
+
+    def of(self, name: str) -> float:
+        """Return that of one array."""
+        return math.sqrt(self._squares.get(name, 0.0))
+
+
+class _Moved:
+    """How the model has moved since the version that an update was computed on."""
+
+    def __init__(
+        self, now: dict[str, NDArray[Any]], base: dict[str, NDArray[Any]], steps: _MeanSteps
+    ) -> None:
+        self._now, self._base, self._steps = now, base, steps
+
+    def moved(self, name: str, rows: NDArray[np.integer] | None) -> NDArray[Any] | None:
+        """Return ``x_now - x_base`` of rows (None: all) of an array, None if there is none."""
+        if name not in self._now:
+            return None
+        if rows is None:
+            return np.asarray(self._now[name] - self._base[name])
+        return np.asarray(self._now[name][rows] - self._base[name][rows])
+
+    def step(self, name: str) -> float:
+        """Return the running root mean square of the array's change by one version."""
+        return self._steps.of(name)
 
 
 def norm(update: Any) -> float:

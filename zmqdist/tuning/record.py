@@ -1,47 +1,62 @@
-"""The record of a simulation: one row per update that the master decided on."""
+"""The record of a simulation: one row per update that the master decided on.
+
+The columns are those of a run's record; four more tell apart what there is one number. The
+worker is its number in the cluster.
+"""
 
 from __future__ import annotations
 
+import math
 from array import array
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zmqdist.tuning.virtual_master import Served
+from zmqdist.core.staleness import Verdict
+from zmqdist.tuning.virtual_master import SKIPPED, Served
 from zmqdist.tuning.virtual_worker import CREDIT, GATE, MODEL
 
-DECISIONS = ("apply", "reject", "requeue", "skipped")
+DECISIONS = {Verdict.APPLY: "applied", Verdict.REJECT: "rejected", Verdict.REQUEUE: "requeue"}
+"""How a run's record calls the verdicts; a step without an update is skipped."""
+
+_CODES: dict[str, int] = {**{v: i for i, v in enumerate(DECISIONS)}, SKIPPED: len(DECISIONS)}
 
 COLUMNS: dict[str, type] = {
-    "worker": np.int64,
-    "partition": np.int64,
-    "step": np.int64,
-    "base_version": np.int64,
-    "applied_version": np.int64,
-    "tau": np.int64,
-    "weight": np.float64,
-    "decision": np.int64,
-    "examples": np.int64,
-    "norm": np.float64,
-    "time_s": np.float64,
-    "wait_ack_s": np.float64,
-    "wait_gate_s": np.float64,
-    "wait_model_s": np.float64,
-    "compute_s": np.float64,
-    "queue_s": np.float64,
-    "service_s": np.float64,
-    "bytes": np.int64,
+    "time_s": float,
+    "epoch": int,
+    "partition": int,
+    "step": int,
+    "worker": int,
+    "clock": int,
+    "base": int,
+    "version": int,
+    "tau": int,
+    "weight": float,
+    "decision": int,
+    "examples": int,
+    "norm": float,
+    "wait_s": float,
+    "compute_s": float,
+    "encode_s": float,
+    "master_s": float,
+    "bytes": int,
+    "wait_ack_s": float,
+    "wait_gate_s": float,
+    "wait_model_s": float,
+    "queue_s": float,
 }
+"""The columns, in order; of `wait_s` the parts spent on answers, on slower workers and on newer
+versions, and `queue_s`, from the end of the computation until the master begins."""
 
 
 class Rows:
-    """Collects rows; fifteen numbers each, and no object.
+    """Collects rows as plain numbers.
 
     Parameters
     ----------
     update_bytes : int
-        Of every update.
+        Of every update that is sent.
     """
 
     def __init__(self, update_bytes: int) -> None:
@@ -51,33 +66,38 @@ class Rows:
     def add(self, served: Served) -> None:
         """Take in what became of a step."""
         step, waits_s = served.step, served.step.waits_s
+        code = _CODES[served.decision]
         self._numbers.extend(
             (
-                step.worker.number,
+                served.time_s,
+                step.epoch,
                 step.partition,
                 step.number,
+                step.worker.number,
+                step.clock,
                 step.base,
                 served.version,
                 served.tau,
-                served.weight,
-                DECISIONS.index(served.decision),
+                math.nan if code else served.weight,
+                code,
                 step.examples,
                 served.norm,
-                served.time_s,
+                sum(waits_s),
+                step.compute_s,
+                0.0,
+                served.service_s,
+                0 if step.abandoned else self._bytes,
                 waits_s[CREDIT],
                 waits_s[GATE],
                 waits_s[MODEL],
-                step.compute_s,
                 served.queued_s,
-                served.service_s,
-                self._bytes,
             )
         )
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Return the columns by name; `decision` as text."""
+        """Return the columns by name; `decision` in words."""
         table = np.frombuffer(self._numbers, np.float64).reshape(-1, len(COLUMNS))
         found: dict[str, NDArray[Any]]
         found = {name: table[:, i].astype(kind) for i, (name, kind) in enumerate(COLUMNS.items())}
-        found["decision"] = np.array(DECISIONS)[found["decision"]]
+        found["decision"] = np.array([*DECISIONS.values(), SKIPPED])[found["decision"]]
         return found

@@ -48,7 +48,7 @@ class Served:
     decision: str
     version: int
     update: Any = None
-    norm: float = 0.0
+    norm: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,11 @@ SKIPPED = "skipped"
 class Learner(Protocol):
     """The model of a simulation: what is computed when an update counts."""
 
-    def snapshot(self) -> Any:
+    def snapshot(self, version: int) -> Any:
         """Return the model's values, for workers to compute on."""
+
+    def halves(self, step: Step) -> tuple[float | None, float | None]:
+        """Compute the update of a step before it is decided on, for its halves."""
 
     def compute(self, served: Served) -> bool:
         """Compute the update of a step that was accepted; return whether there is one."""
@@ -231,6 +234,9 @@ class VirtualMaster:
             return
         begun = self._ready(now)
         tau = self.version - step.base
+        halves: tuple[float | None, float | None] = (None, None)
+        if self._learner is not None and self.policy.needs.halves and not step.abandoned:
+            halves = self._learner.halves(step)
         verdict, weight = self.policy.decide(
             Arrival(
                 tau,
@@ -240,6 +246,7 @@ class VirtualMaster:
                 begun,
                 step.examples,
                 step.compute_s,
+                *halves,
             )
         )
         accepted = verdict is Verdict.APPLY and not step.abandoned
@@ -348,7 +355,7 @@ class VirtualMaster:
         self.published = self.version
         self.publish_at = math.inf
         self.publications_made += 1
-        model = None if self._learner is None else self._learner.snapshot()
+        model = None if self._learner is None else self._learner.snapshot(self.version)
         self.publications.add(Held(self.version, self._slowest, model), done)
         self.publications.forget(self._agenda.now)
         self._pacing.was_published(now, done)

@@ -34,6 +34,7 @@ class Step:
     worker: VirtualWorker
     life: int
     session: Session
+    epoch: int
     partition: int
     number: int
     batch: Any
@@ -204,6 +205,7 @@ class VirtualWorker:
             self,
             self.life,
             session,
+            self._work.epoch,
             self._partition,
             number,
             batch,

@@ -33,6 +33,7 @@ class Work:
     ) -> None:
         self._partitions, self._agenda = partitions, agenda
         self._epochs_left = epochs
+        self.epoch = -1
         self._free: deque[int] = deque()
         self._open = 0
         self._waiting: list[VirtualWorker] = []
@@ -42,6 +43,7 @@ class Work:
         self._free.extend(range(len(self._partitions)))
         self._open = len(self._partitions)
         self._epochs_left -= 1
+        self.epoch += 1
 
     def take(self) -> tuple[int, Batches] | None:
         """Return a partition to work on and its batches, None if none is free."""
