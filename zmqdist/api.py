@@ -30,6 +30,7 @@ from zmqdist.result import TrainResult
 from zmqdist.staleness.forms import as_policy
 from zmqdist.task import Gradient
 from zmqdist.training import Training
+from zmqdist.wire.lossy import parse_codec
 
 
 class ZmqDist:
@@ -50,8 +51,11 @@ class ZmqDist:
         default `Mean`. Otherwise only `RowTrustRegion(cap)`, which then weighs each update
         as it arrives, row by row, against what other workers did meanwhile
         (`zmqdist.damping`). Default: updates are applied as they are.
-    codec : {"auto", "raw", "lz4", "zstd"}, default="auto"
-        How arrays are compressed, loss-free. ``"auto"`` chooses for each array.
+    codec : str, default="auto"
+        How arrays are compressed: ``"auto"`` chooses for each array, or ``"raw"``,
+        ``"lz4"``, ``"zstd"``, all loss-free. ``"float16"`` and ``"bitround:K"`` (K bits of
+        mantissa) round what workers send, and send what was cut off with the next update
+        (`zmqdist.models.feedback`); versions go out as with ``"auto"``.
     host : str, optional
         Address that the workers use to reach this process. Default:
         ``$ZMQDIST_HOST``, else ``spark.driver.host``, else 127.0.0.1.
@@ -135,7 +139,7 @@ class ZmqDist:
             publish_port=publish_port,
             policy=as_policy(staleness),
             merge=merge,
-            codec=codec,
+            codec=parse_codec(codec)[0],
             lease_s=lease_s,
             publish_every=publish_every,
             publish_interval_s=publish_interval_s,
@@ -146,6 +150,7 @@ class ZmqDist:
         self._security = security
         self._remote = master
         self._key_file = keys
+        self._codec = codec
         self._max_in_flight = max_in_flight
         self._replica = replica
         self._progress = progress
@@ -301,7 +306,7 @@ class ZmqDist:
             timeout_s=timeout_s,
             max_in_flight=self._max_in_flight,
             replica=self._replica,
-            codec=self._options.codec,
+            codec=self._codec,
             progress=self._progress,
             where=self._whereabouts(),
         )

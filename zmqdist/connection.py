@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from zmqdist.coding import UpdateCoder
 from zmqdist.core.messages import Push
 from zmqdist.core.report import shortened
 from zmqdist.core.worker_actions import (
@@ -35,8 +36,9 @@ from zmqdist.models.tiers import Tiers
 from zmqdist.net.security import ClientKeys
 from zmqdist.net.transport import ClientSockets
 from zmqdist.sharing.replica import SharedReplica
+from zmqdist.shelf import Shelf
 from zmqdist.wire.frames import Received, pack, unpack
-from zmqdist.wire.tree import Encoded, encode_tree
+from zmqdist.wire.tree import Encoded
 
 POLL_S = 0.2
 """Longest sleep of the socket thread, in seconds."""
@@ -120,6 +122,7 @@ class Connection:
     def __init__(self, assignment: Assignment, partition: int, attempt: int, worker: str) -> None:
         self.assignment = assignment
         self._replica = self._borrow_replica()
+        self._coder = self._borrow_coder()
         self._condition = threading.Condition()
         self._encoded: dict[int, Encoded] = {}
         self._outbox: list[Action] = []
@@ -161,7 +164,7 @@ class Connection:
             self._closing = True
         self._sockets.wake()
         self._thread.join()
-        self._return_replica()
+        self._return_all()
 
     # ---- asked by the task ---------------------------------------------------------------
 
@@ -194,7 +197,7 @@ class Connection:
     def push(self, push: Push, update: Any) -> None:
         """Send the update of a started step; None sends its header only."""
         started = time.monotonic()
-        encoded = None if update is None else encode_tree(update, self.assignment.codec)
+        encoded = None if update is None else self._coder.encode(push.step, update)
         encode_s = time.monotonic() - started
         with self._condition:
             self._raise_if_over()
@@ -335,6 +338,7 @@ class Connection:
                 self._sockets.send(pack(action.push, encoded))
             case Forget():
                 self._encoded.pop(action.step, None)
+                self._coder.settle(action.step, applied=action.applied)
             case Load() if received is not None:
                 self._replica.load(action.version, received.decode(self._replica.max_bytes))
             case Subscribe():
@@ -348,7 +352,7 @@ class Connection:
     def _read_into(self, parameters: Parameters) -> None:
         parameters.load(self._replica.arrays, self._replica.scalars)
 
-    # ---- the replica, kept between partitions ---------------------------------------------------
+    # ---- kept between partitions ----------------------------------------------------------------
 
     replica_type: type[Replica] | type[SharedReplica] = Replica
 
@@ -360,23 +364,23 @@ class Connection:
 
         Spark runs many tasks in one Python worker; the next one pulls only what changed.
         """
-        with _kept_lock:
-            kept = _kept.pop(self.assignment.run, None)
-            for replica in _kept.values():  # of runs that are over
-                replica.close()
-            _kept.clear()
+        kept = _replicas.take(self.assignment.run)
         if isinstance(kept, self.replica_type) and kept.schema == self.assignment.schema:
             return kept
         if kept is not None:
             kept.close()
         return self._new_replica()
 
-    def _return_replica(self) -> None:
-        with _kept_lock:
-            if (other := _kept.pop(self.assignment.run, None)) is not None:
-                other.close()
-            _kept[self.assignment.run] = self._replica
+    def _borrow_coder(self) -> UpdateCoder:
+        kept = _coders.take(self.assignment.run)
+        codec = self.assignment.codec
+        return kept if kept is not None and kept.codec == codec else UpdateCoder(codec)
+
+    def _return_all(self) -> None:
+        self._coder.take_in()
+        _coders.put(self.assignment.run, self._coder)
+        _replicas.put(self.assignment.run, self._replica)
 
 
-_kept: dict[str, Replica | SharedReplica] = {}
-_kept_lock = threading.Lock()
+_replicas: Shelf[Replica | SharedReplica] = Shelf()
+_coders: Shelf[UpdateCoder] = Shelf()

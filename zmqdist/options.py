@@ -15,6 +15,7 @@ from zmqdist.net.security import MasterKeys
 from zmqdist.staleness.forms import default_policy
 from zmqdist.task import Gradient
 from zmqdist.wire.codec import CODECS
+from zmqdist.wire.lossy import parse_codec
 
 Callback = Callable[[dict[str, Any]], object]
 
@@ -95,6 +96,11 @@ class TrainOptions:
         if self.tiers is not None and self.batch_size is not None:
             raise ConfigError(
                 "give tiers= or batch_size=, not both: with tiers the gradient yields"
+            )
+        if self.tiers is not None and parse_codec(self.codec)[1] is not None:
+            raise ConfigError(
+                f"codec={self.codec!r} rounds updates of their own; with tiers=, "
+                "Tiers(keep_bits=) does"
             )
         if self.timeout_s is not None and not self.timeout_s > 0:
             raise ConfigError(f"timeout_s is {self.timeout_s!r}; expected seconds > 0")

@@ -102,10 +102,10 @@ class SharedConnection(Connection):
             self._log_alone(error)
             return super()._new_replica()
 
-    def _return_replica(self) -> None:
+    def _return_all(self) -> None:
         if isinstance(self._replica, SharedReplica):
             self._replica.step_down()
-        super()._return_replica()
+        super()._return_all()
 
     def _go_alone(self, error: Unshareable) -> list[Action]:
         self._log_alone(error)

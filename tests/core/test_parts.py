@@ -215,7 +215,7 @@ def test_what_comes_back_makes_it_ask() -> None:
     state = active()
     push(state, 0)
     requeued = Ack(1, 0, "requeue", version=9, published=9, limit=None, need=9)
-    assert state.receive(requeued, 0.0) == [Forget(0), SendToMaster(pull(3))]
+    assert state.receive(requeued, 0.0) == [Forget(0, applied=False), SendToMaster(pull(3))]
     assert state.requeued == [0]
     assert not state.may_start()
     state.receive(answer(3, 9, part=0), 0.1)

@@ -209,7 +209,7 @@ def test_too_stale_means_a_fresh_model_first(outcome: str, requeued: list[int]) 
     state = active()
     step(state, 1)
     actions = state.receive(ack(1, outcome, version=6, need=6), 0.0)
-    assert actions == [Forget(1), SendToMaster(Pull(1, 3, 6))]
+    assert actions == [Forget(1, applied=False), SendToMaster(Pull(1, 3, 6))]
     assert state.requeued == requeued
     assert not state.may_start()
     state.receive(Version("run", 3, 5, 0), 0.0)  # a broadcast, before the answer
@@ -466,3 +466,33 @@ def test_lazy_reads_hold_all_updates_older_than_the_slack(
                 assert version[action.key] <= base
     bases = [[base for _, base in worker.started] for worker in link.workers]
     assert any(a == b for one in bases for a, b in pairwise(one)) == (slack > 0)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "duplicate", "again", "applied"),
+    [
+        ("applied", False, False, True),
+        ("applied", True, False, False),  # another attempt's update
+        ("applied", True, True, True),  # this one's: the first answer was lost
+        ("rejected", False, False, False),
+        ("requeue", False, False, False),
+        ("skipped", False, False, False),
+    ],
+)
+def test_whether_an_update_was_applied(
+    outcome: str, duplicate: bool, again: bool, applied: bool
+) -> None:
+    state = active()
+    step(state, 1)
+    if again:
+        assert any(isinstance(action, SendUpdate) for action in state.tick(BEAT_S))
+    actions = state.receive(ack(1, outcome, duplicate=duplicate), BEAT_S)
+    assert actions[0] == Forget(1, applied)
+
+
+def test_an_update_that_goes_to_a_new_session_was_sent_again() -> None:
+    state = active()
+    step(state, 1)
+    state.receive(Rejoin(1), 0.0)
+    state.receive(replace(WELCOME, session=2), 0.0)
+    assert state.receive(ack(1, session=2, duplicate=True), 0.0)[0] == Forget(1, applied=True)

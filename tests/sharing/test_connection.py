@@ -28,7 +28,7 @@ SIZE = 1000
 SETUP = """
 import pickle, signal
 import numpy as np
-from zmqdist.connection import _kept
+from zmqdist.connection import _replicas
 from zmqdist.core.messages import Push
 from zmqdist.models.base import parameters_of
 from zmqdist.shared import SharedConnection
@@ -157,7 +157,7 @@ def test_the_next_partition_finds_it_in_place() -> None:
         one.do("push(0); start(); c.__exit__(None, None, None)")
         join(one, assignment, 1)
         assert start(one) == 1
-        assert one.do("answer = len(_kept)") == 0
+        assert one.do("answer = len(_replicas)") == 0
         eventually(lambda: pulls(master) == 2, "it is brought up to date")
         assert master.state.totals.bytes_published_decoded < 3 * 8 * SIZE, "pulled all again"
 

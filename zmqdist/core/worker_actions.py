@@ -23,9 +23,14 @@ class SendUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The update kept for this step is not needed any more."""
+    """The update kept for this step is not needed any more; it was applied or not.
+
+    Not either if the step was settled by another attempt's update. One that was sent
+    twice counts as applied: its first acknowledgement was lost.
+    """
 
     step: int
+    applied: bool = True
 
 
 @dataclass(frozen=True, slots=True)

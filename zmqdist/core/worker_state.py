@@ -118,6 +118,7 @@ class WorkerState:
         self._said_hello_at = float("-inf")
         self._beat_at = now
         self._sent_at: dict[int, float] = {}
+        self._sent_again: set[int] = set()
         self._finishing: Finish | None = None
         self.last_heard = now
 
@@ -270,6 +271,7 @@ class WorkerState:
         for step, push in self.unacknowledged.items():
             if now - self._sent_at[step] >= beat_s:
                 self._sent_at[step] = now
+                self._sent_again.add(step)
                 actions.append(SendUpdate(self._stamped(push)))
         if self._finishing and now - self._sent_at[-1] >= beat_s:
             self._sent_at[-1] = now
@@ -315,6 +317,7 @@ class WorkerState:
         actions = self._holding.welcome(message, first=first, now=now)
         for step, push in list(self.unacknowledged.items()):
             self._sent_at[step] = now
+            self._sent_again.add(step)
             actions.append(SendUpdate(self._stamped(push)))
         if self._finishing:
             self._sent_at[-1] = now
@@ -328,7 +331,10 @@ class WorkerState:
             return []  # the answer to an update that was sent twice
         del self._sent_at[message.step]
         self._answered_clock = max(self._answered_clock, push.clock + 1)
-        actions: list[Action] = [Forget(message.step)]
+        ours = not message.duplicate or message.step in self._sent_again
+        self._sent_again.discard(message.step)
+        applied = ours and message.outcome == Outcome.APPLIED
+        actions: list[Action] = [Forget(message.step, applied)]
         if message.outcome == REQUEUED:
             self.requeued.append(message.step)
         self._holding.answered(message, newest=self.max_in_flight == 1)

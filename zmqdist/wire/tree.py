@@ -6,7 +6,8 @@ the spec; arrays are coded by `zmqdist.wire.codec` and refer to frames in order.
 
 In a spec, None, booleans, integers, finite floats, strings and lists stand for
 themselves. Everything else is an object with one key that names its kind:
-``array``, ``rows``, ``scipy``, ``scalar``, ``float``, ``complex``, ``dict``, ``tuple``.
+``array``, ``rows``, ``half``, ``scipy``, ``scalar``, ``float``, ``complex``, ``dict``,
+``tuple``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from zmqdist.errors import RemoteProtocolError, UpdateError
 from zmqdist.wire.codec import Buffer, check_entry, decode_array, encode_array
 from zmqdist.wire.leaves import is_dict, is_scipy
+from zmqdist.wire.lossy import Half
 from zmqdist.wire.rows import RowSparse, canonical_rows
 
 MAX_DEPTH = 64
@@ -114,6 +116,10 @@ class _Writer:
             return {"rows": [list(tree.shape), *parts]}
         if isinstance(tree, np.ndarray) and not isinstance(tree, np.ma.MaskedArray):
             return {"array": self._array(tree, path)}
+        if isinstance(tree, Half):
+            values = tree.values
+            self.decoded_bytes += (np.dtype(tree.dtype).itemsize - 2) * int(np.prod(values.shape))
+            return {"half": [tree.dtype, self.write(values, path, depth + 1)]}
         if is_scipy(tree):
             return {"scipy": self._scipy(tree, path)}
         return _write_scalar(tree, path)
@@ -182,6 +188,7 @@ class _Reader:
         self.kinds: dict[str, Callable[[Any, int], Callable[[], Any]]] = {
             "array": lambda body, _: self._array(body),
             "rows": lambda body, _: self._rows(body),
+            "half": lambda body, depth: self._half(body, depth),
             "scipy": lambda body, _: self._scipy(body),
             "scalar": lambda body, _: _read_scalar(body),
             "float": lambda body, _: _read_number(float, body),
@@ -249,6 +256,25 @@ class _Reader:
                 raise RemoteProtocolError(str(err)) from err
 
         return build
+
+    def _half(self, body: Any, depth: int) -> Callable[[], Any]:
+        _require(isinstance(body, list) and len(body) == 2, "tree has a malformed half")
+        dtype, inner = body
+        _require(dtype in ("<f4", "<f8"), "half is of a dtype that we do not send")
+        plain = isinstance(inner, Mapping) and set(inner) in ({"array"}, {"rows"})
+        _require(plain, "half of something that is no array")
+        before = self.decoded_bytes
+        build = self.plan(inner, depth + 1)
+        self.decoded_bytes += (self.decoded_bytes - before) * np.dtype(dtype).itemsize // 2
+
+        def widen() -> Any:
+            part = build()
+            _require(part.dtype == np.float16, f"half of {part.dtype}")
+            if isinstance(part, RowSparse):
+                return RowSparse(part.rows, part.values.astype(dtype), part.shape)
+            return part.astype(dtype)
+
+        return widen
 
     def _scipy(self, body: Any) -> Callable[[], Any]:
         _require(isinstance(body, list) and len(body) == 4, "tree has a malformed scipy matrix")
