@@ -23,6 +23,9 @@ from zmqdist import ZmqDist
 from zmqdist.errors import ZmqdistError
 from zmqdist.staleness import Asynchronous
 
+OWN = "chaos-"
+"""How the folder is called that a run has for its temporary files."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -109,7 +112,7 @@ class Scene:
         self.witness = witness
         self.chance = chance
         self.shape = shape
-        self.struck = None  # time from which the partition should recover, and which one
+        self.struck = None  # when, the partition that should recover (None: any), the pid that died
 
     def random_moment(self):
         """Wait until a moment in the first three quarters of the run."""
@@ -128,34 +131,34 @@ class Scene:
 
 def run(seed, disturb, shape=None, wrap=lambda gradient: gradient, **options):
     """Train while `disturb(scene)` does its worst in a thread; return the `Run`."""
-    before, started = leftovers(), time.monotonic()
-    shape = shape or Shape()
+    shape, error = shape or Shape(), ""
     witness, chance = Witness(), random.Random(seed)
     scene = Scene(witness, chance, shape)
     thread = threading.Thread(target=disturb, args=(scene,), daemon=True)
-    error = ""
     model = {"w": np.zeros(shape.numbers)}
-    with ZmqDist(model, staleness=Asynchronous(), lease_s=shape.lease_s, **options) as dd:
-        thread.start()
-        try:
-            dd.train(
-                shape.data(),
-                wrap(Gradient(shape)),
-                witness,
-                batch_size=1,
-                workers=shape.workers,
-                timeout_s=300,
-            )
-        except ZmqdistError as caught:
-            error = f"{type(caught).__name__}: {caught}"[:300]
-    thread.join(30)
-    left = leftovers() - before
+    with own_folder():
+        before, started = leftovers(), time.monotonic()
+        with ZmqDist(model, staleness=Asynchronous(), lease_s=shape.lease_s, **options) as dd:
+            thread.start()
+            try:
+                dd.train(
+                    shape.data(),
+                    wrap(Gradient(shape)),
+                    witness,
+                    batch_size=1,
+                    workers=shape.workers,
+                    timeout_s=300,
+                )
+            except ZmqdistError as caught:
+                error = f"{type(caught).__name__}: {caught}"[:300]
+        thread.join(30)
+        left = sorted(leftovers() - before)
     return replace(
         judged(witness.seen, shape, scene.struck),
         seconds=round(time.monotonic() - started, 2),
         left_behind=len(left),
         error=error,
-        facts={"left": sorted(left)} if left else {},
+        facts={"left": left} if left else {},
     )
 
 
@@ -167,8 +170,10 @@ def judged(seen, shape, struck):
     gaps = [b - a for a, b in itertools.pairwise(times)]
     recovery = None
     if struck is not None:
-        since, partition = struck
-        after = [at for at, p, *_ in seen if at > since and partition in (None, p)]
+        since, partition, dead = struck  # what the dead had sent may still come
+        after = [
+            at for at, p, _, pid in seen if at > since and partition in (None, p) and pid != dead
+        ]
         recovery = round(after[0] - since, 3) if after else None
     return Run(
         expected=shape.expected,
@@ -198,7 +203,7 @@ def local_workers(parent=None):
 @contextlib.contextmanager
 def own_folder():
     """Give temporary files of this process and its children a folder of their own."""
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+    with tempfile.TemporaryDirectory(prefix=OWN) as folder:
         before = os.environ.get("TMPDIR")
         os.environ["TMPDIR"], tempfile.tempdir = folder, None
         try:
@@ -209,9 +214,11 @@ def own_folder():
 
 
 def leftovers():
-    """Return what a run could leave behind: workers, shared memory, temporary files."""
-    folders = Path("/dev/shm").glob("*zmqdist*"), Path(tempfile.gettempdir()).rglob("*")
-    files = {str(path) for folder in folders for path in folder if not path.is_dir()}
+    """Return what a run could leave behind: workers, shared memory, and files in `own_folder`."""
+    own = Path(tempfile.gettempdir())
+    found = [*Path("/dev/shm").glob("*zmqdist*")]
+    found += [path for path in own.rglob("*") if not path.is_dir()] if own.name[:6] == OWN else []
+    files = set(map(str, found))
     return files | {f"process {pid}" for pid in local_workers()}
 
 
@@ -229,7 +236,7 @@ def kill_a_worker(scene):
     scene.random_moment()
     if (pid := scene.random_worker()) is not None:
         send(pid, signal.SIGKILL)
-        scene.struck = time.monotonic(), scene.witness.last_of(pid)
+        scene.struck = time.monotonic(), scene.witness.last_of(pid), pid
 
 
 def suspend_a_worker(scene):
@@ -239,7 +246,7 @@ def suspend_a_worker(scene):
         send(pid, signal.SIGSTOP)
         scene.wait(scene.shape.lease_s * (1.2 + scene.chance.random()))
         send(pid, signal.SIGCONT)
-        scene.struck = time.monotonic(), scene.witness.last_of(pid)
+        scene.struck = time.monotonic(), scene.witness.last_of(pid), None
 
 
 def nothing(scene):

@@ -54,7 +54,7 @@ def over_a_cable(seed, shape, act, quality=None):
                 if act is not None and int(count) == when:
                     for seconds in act(cable):
                         time.sleep(seconds)
-                    struck = time.monotonic(), None
+                    struck = time.monotonic(), None, None
         told = json.loads(last) if last else {"error": f"the driver ended with {driver.returncode}"}
         run = judged(seen, shape, struck)
         run.error = told["error"]

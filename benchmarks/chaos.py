@@ -75,9 +75,12 @@ def driver_killed(seed):
     chance, shape = random.Random(seed), Shape(steps=10_000)
     order = [sys.executable, "-m", "benchmarks._chaos_driver", json.dumps(asdict(shape))]
     seen = Run()
-    with subprocess.Popen(
-        order, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
-    ) as driver:
+    with (
+        own_folder(),
+        subprocess.Popen(
+            order, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+        ) as driver,
+    ):
         for _ in range(chance.randrange(1, 200)):
             driver.stdout.readline()
         before = members(driver.pid)
@@ -134,8 +137,7 @@ def main():
             continue
         runs = []
         for seed in range(options.first_seed, options.first_seed + options.seeds):
-            with own_folder():
-                runs.append(FAULTS[name](seed))
+            runs.append(FAULTS[name](seed))
             if not runs[-1].exact:
                 print(f"{name}, seed {seed}: {runs[-1]}", flush=True)
         result["faults"][name] = summed(runs)

@@ -31,7 +31,7 @@ def main() -> None:
         f"-artifact_prefix={CORPUS}/{name}-",
         f"-max_total_time={seconds}",
         "-rss_limit_mb=1024",  # no input makes a decoder take much memory
-        "-timeout=10",  # nor time
+        "-timeout=60",  # nor time; a busy machine may take long for nothing
         "-max_len=20000",
         "-print_final_stats=1",
         "-verbosity=0",

@@ -29,9 +29,11 @@ def test_a_lost_one_and_one_that_came_twice_are_both_seen() -> None:
 def test_stalls_and_recovery() -> None:
     late = [*seen(ALL[:4]), (20.5, 1, 1, 99), (21.0, 1, 2, 99)]
     assert judged(late, SHAPE, None).longest_stall_s == 7.5
-    assert judged(late, SHAPE, (14.0, 1)).recovery_s == 6.5
-    assert judged(late, SHAPE, (14.0, None)).recovery_s == 6.5
-    assert judged(late, SHAPE, (14.0, 0)).recovery_s is None  # it had ended
+    assert judged(late, SHAPE, (14.0, 1, None)).recovery_s == 6.5
+    assert judged(late, SHAPE, (14.0, None, None)).recovery_s == 6.5
+    assert judged(late, SHAPE, (14.0, 0, None)).recovery_s is None  # it had ended
+    of_the_dead = [*late[:4], (14.1, 1, 1, 13), *late[5:]]
+    assert judged(of_the_dead, SHAPE, (14.0, 1, 13)).recovery_s == 7.0
 
 
 def test_what_is_left_behind_or_fails_is_not_exact() -> None:

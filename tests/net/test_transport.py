@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -197,3 +199,29 @@ def test_strangers_are_logged_at_a_bounded_rate(caplog: pytest.LogCaptureFixture
         assert door.callback("zmqdist", b"known")
     assert len(caplog.records) == BURST
     assert "stranger" not in caplog.text
+
+
+def test_a_slow_subscriber_neither_slows_the_others_nor_fills_memory() -> None:
+    """It never reads: the others hear on, and at most a few broadcasts wait for it."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    with sockets() as master, client(master.address) as slow, client(master.address) as here:
+        for worker in (slow, here):
+            worker.subscribe(master.publish_port, b"run")
+        eventually(lambda: master.wait(0.05) or master._subscribers == 2, "both subscribed")
+        for number in range(20):
+            hears(master, here, b"%d" % number)
+        before = resident()
+        frames = [b"big", *(bytes(1 << 20) for _ in range(4))]
+        heard = 0
+        for _ in range(100):
+            master.publish(b"run", frames)
+            master.wait(0)
+            here.wait(0.02)
+            while here.receive() is not None:
+                heard += 1
+        assert heard > 20
+        hears(master, here, b"the last")
+        assert resident() - before < 100 << 20  # of 400 MB
