@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from zmqdist.coding import UpdateCoder
+from zmqdist.core.lineage import Point
 from zmqdist.core.messages import Push
 from zmqdist.core.report import shortened
 from zmqdist.core.worker_actions import (
@@ -136,7 +137,7 @@ class Connection:
             attempt=attempt,
             worker=worker,
             max_in_flight=assignment.max_in_flight,
-            have=self._replica.version,
+            have=Point(self._replica.incarnation, self._replica.version),
             in_place=assignment.tiers is not None,
             keep_bits=(assignment.tiers and assignment.tiers.read_bits) or 0,
             shared=not isinstance(self._replica, Replica),
@@ -177,8 +178,8 @@ class Connection:
         """Whether the ledger had settled `step` when the session began."""
         return self._state.settled(step)
 
-    def start(self, parameters: Parameters) -> tuple[int, int]:
-        """Wait until a step may start, refresh the model, return (base version, clock)."""
+    def start(self, parameters: Parameters) -> tuple[Point, int]:
+        """Wait until a step may start, refresh the model, return (base, clock)."""
         with self._condition:
             self._wait_to_start()
             return self._begin(parameters)
@@ -241,7 +242,7 @@ class Connection:
                 while self._state.last_heard == heard and time.monotonic() < until:
                     self._condition.wait(POLL_S)
 
-    def _begin(self, parameters: Parameters) -> tuple[int, int]:
+    def _begin(self, parameters: Parameters) -> tuple[Point, int]:
         clock, read = self._state.start()
         if read:
             self._read_into(parameters)
@@ -341,6 +342,7 @@ class Connection:
                 self._coder.settle(action.step, applied=action.applied)
             case Load() if received is not None:
                 self._replica.load(action.version, received.decode(self._replica.max_bytes))
+                self._replica.incarnation = self._state.fresh.incarnation
             case Subscribe():
                 self._sockets.subscribe(action.port, self.assignment.run.encode())
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 from numpy.typing import NDArray
 
 from zmqdist.connection import Assignment, Connection
+from zmqdist.core.lineage import Point
 from zmqdist.core.worker_actions import Action, Forget, Load, SendPull
 from zmqdist.models.base import Parameters
 from zmqdist.models.snapshot import Replica
@@ -52,6 +53,7 @@ class InPlaceConnection(Connection):
             for answer in self._answers:  # came after the last look
                 self._own.load(*answer[:2])
             self._own.version = self._state.version
+            self._own.incarnation = self._state.fresh.incarnation
 
     def next_chunk(self) -> int:
         """Wait until a step may start that goes on with the model at hand; return its clock."""
@@ -82,9 +84,9 @@ class InPlaceConnection(Connection):
             answers, self._answers = self._answers, []
             return answers
 
-    def held(self, part: int) -> int:
+    def held(self, part: int) -> Point:
         """Return the version of a part that the model has been given."""
-        return self._state.parts.held(part, self._state.version)
+        return self._state.parts.given(part, self._state.fresh.replica)
 
     def _act(self, action: Action, received: Received | None) -> None:
         match action:

@@ -49,6 +49,7 @@ class InPlace(Task):
             )
         for chunk in itertools.count(1):
             clock = self.link.next_chunk()
+            self._take_in(progress)
             said = self.call(self.summary.steps, lambda: next(chunks, END))
             self._take_in(progress)
             last, learning = said is END, not ranking.known and chunk <= LEARNING

@@ -26,7 +26,7 @@ from zmqdist.core.actions import (
 )
 from zmqdist.core.budgets import Budgets
 from zmqdist.core.master_state import MasterState
-from zmqdist.core.messages import Ack, Begin, Begun, End, Message, Refused, Status
+from zmqdist.core.messages import Ack, Begin, Begun, End, Leave, Message, Refused, Status
 from zmqdist.core.notices import Notices
 from zmqdist.damping import RowDamping
 from zmqdist.errors import (
@@ -325,7 +325,7 @@ def _gets_on(action: Action) -> bool:
 
 def _check_role(role: str | None, message: Message) -> None:
     """Refuse a driver's message under a worker's key (without keys, all may send it)."""
-    if role == "worker" and isinstance(message, (Begin, Status, End)):
+    if role == "worker" and isinstance(message, (Begin, Status, End, Leave)):
         raise RemoteProtocolError(f"a worker may not send {message.kind!r}")
 
 

@@ -95,7 +95,14 @@ class Publisher:
         encoded = encode_tree(tree, self._codec)
         state.totals.bytes_published += encoded.encoded_bytes
         state.totals.bytes_published_decoded += encoded.decoded_bytes
-        version = Version(state.run, base, self._snapshot.version, state.slowest(), part)
+        version = Version(
+            state.run,
+            base,
+            self._snapshot.version,
+            state.slowest(),
+            part,
+            state.lineage.incarnation,
+        )
         return pack(version, encoded)
 
 

@@ -7,8 +7,9 @@ import logging
 import time
 
 from zmqdist.connection import Assignment, Connection
+from zmqdist.core.lineage import Point
 from zmqdist.core.messages import Version
-from zmqdist.core.worker_actions import Action, Load
+from zmqdist.core.worker_actions import Action, Load, Renew
 from zmqdist.models.base import Parameters
 from zmqdist.models.snapshot import Replica
 from zmqdist.sharing.replica import SharedReplica
@@ -34,8 +35,8 @@ class SharedConnection(Connection):
         super().__init__(assignment, partition, attempt, worker)
         self._look_s = FIRST_LOOK_S
 
-    def start(self, parameters: Parameters) -> tuple[int, int]:
-        """Wait until a step may start, refresh the model, return (base version, clock)."""
+    def start(self, parameters: Parameters) -> tuple[Point, int]:
+        """Wait until a step may start, refresh the model, return (base, clock)."""
         with self._condition:
             self._look_s = FIRST_LOOK_S
             while True:
@@ -84,7 +85,12 @@ class SharedConnection(Connection):
         return actions
 
     def _act(self, action: Action, received: Received | None) -> None:
-        if not (isinstance(action, Load) and isinstance(self._replica, SharedReplica)):
+        if isinstance(action, Renew) and isinstance(self._replica, SharedReplica):
+            self._replica.close()
+            self._replica = self._new_replica(action.incarnation)
+            if not isinstance(self._replica, SharedReplica):
+                self._perform(self._state.alone(time.monotonic()), None)
+        elif not (isinstance(action, Load) and isinstance(self._replica, SharedReplica)):
             super()._act(action, received)
         elif received is not None and isinstance(received.message, Version):
             tree = received.decode(self._replica.max_bytes)
@@ -95,9 +101,9 @@ class SharedConnection(Connection):
             else:
                 self._perform(self._look(), None)
 
-    def _new_replica(self) -> Replica | SharedReplica:
+    def _new_replica(self, incarnation: int = 0) -> Replica | SharedReplica:
         try:
-            return SharedReplica(self.assignment.run, self.assignment.schema)
+            return SharedReplica(self.assignment.run, self.assignment.schema, incarnation)
         except Unshareable as error:
             self._log_alone(error)
             return super()._new_replica()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zmqdist.connection import Connection
+from zmqdist.core.lineage import Point
 from zmqdist.core.messages import Push
 from zmqdist.errors import GradientError, UpdateError
 from zmqdist.models.base import Parameters
@@ -71,7 +72,7 @@ class Task:
     def push(
         self,
         step: int,
-        base: int,
+        base: Point,
         clock: int,
         update: Update,
         examples: int,
@@ -99,7 +100,8 @@ class Task:
         push = Push(
             session=0,
             step=step,
-            base=base,
+            base=base.version,
+            incarnation=base.incarnation,
             clock=clock,
             examples=examples if update.examples is None else update.examples,
             empty=update.empty and not abandoned,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zmqdist.connection import Assignment, Connection
+from zmqdist.core.lineage import Point
 from zmqdist.errors import ConfigError, Stopped
 from zmqdist.exchange import InPlaceConnection
 from zmqdist.in_place import InPlace
@@ -22,7 +23,7 @@ from zmqdist.shared import SharedConnection
 from zmqdist.staleness.abandon import Watch
 from zmqdist.task import END, Data, Gradient, Summary, Task
 
-_Begun = tuple[int, int]  # base version and clock
+_Begun = tuple[Point, int]  # base and clock
 
 
 def run_partition(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tests.core.link import Link, Worker
+from zmqdist.core import worker_actions as wrk
 from zmqdist.core.messages import Version
 from zmqdist.core.sharing import Seen
 
@@ -37,6 +38,7 @@ class Host:
     receiver: Sharer | None = None
     beat_at: float = float("-inf")
     asking: bool = False
+    lives: dict[int, Host] = field(default_factory=dict)
 
     @property
     def torn(self) -> bool:
@@ -99,10 +101,20 @@ class Sharer(Worker):
         """Write into the shared replica."""
         self.host.load(message)
 
+    def perform(self, actions: list[wrk.Action]) -> None:
+        """Take another replica for another incarnation."""
+        for action in actions:
+            if isinstance(action, wrk.Renew):
+                self.host = self.host.lives.setdefault(action.incarnation, self._renewed())
+            super().perform([action])
+
+    def _renewed(self) -> Host:
+        return Host(lives=self.host.lives)
+
     def check_read(self) -> None:
         """What is read are rows of one version, the one that `base` says."""
         assert not self.host.torn
-        assert self.state.base == self.host.version
+        assert self.state.base.version == self.host.version
         assert self.host.rows == rows_at(self.host.version)
 
     def check(self) -> None:
@@ -112,7 +124,8 @@ class Sharer(Worker):
     def die_writing(self) -> bool:
         """Die half-way through writing the answer to a pull, if there is anything new."""
         self.look()
-        if self.over or self.link.master.published <= max(self.host.version, 0):
+        behind = self.link.master.lineage.incarnation != self.state.fresh.incarnation
+        if self.over or behind or self.link.master.published <= max(self.host.version, 0):
             return False
         self.host.load(self.link.answer(self.host.version), rows=1)
         self.link.kill(self)
@@ -126,10 +139,10 @@ class SharingLink(Link):
         self.hosts = [Host() for _ in range(hosts)]
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
-    def new_worker(self, partition: int, attempt: int) -> Worker:
+    def new_worker(self, epoch: int, partition: int, attempt: int) -> Worker:
         """Start a worker on the next host."""
         host = self.hosts[attempt % len(self.hosts)]
-        return Sharer(self, self.epoch, partition, attempt, self.max_in_flight, host=host)
+        return Sharer(self, epoch, partition, attempt, self.max_in_flight, host=host)
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass; those that are awake look, as they do many times a second."""

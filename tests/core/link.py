@@ -3,7 +3,9 @@
 `Link` holds one `MasterState` and any number of `Worker`s. Messages wait as `Letter`s
 in `Link.letters` until somebody delivers, drops or duplicates them, in any order, and
 time passes only when told to. `Link` plays the master's driver (performs actions,
-"descends", publishes), `Worker` the worker's. Nothing here is random: tests choose.
+"descends", publishes, writes checkpoints), `Worker` the worker's. The model is the list
+of the updates in it. The master may be killed and started again from its last
+checkpoint. Nothing here is random: tests choose.
 
 What must hold at every instant is asserted where it happens: a key is applied once
 and within the policy's bound, a worker holds and computes on published versions only
@@ -12,21 +14,27 @@ and keeps each update until it is answered, nobody runs further ahead than SSP a
 
 from __future__ import annotations
 
+import copy
+import json
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from zmqdist.core import actions as act
 from zmqdist.core import worker_actions as wrk
 from zmqdist.core.ledger import Key
+from zmqdist.core.lineage import Lineage, Point
 from zmqdist.core.master_state import MasterState
 from zmqdist.core.messages import Begin, Begun, End, Message, Push, Report, Status, Version
 from zmqdist.core.pacing import Pacing
+from zmqdist.core.saving import Saving
 from zmqdist.core.staleness import Policy
-from zmqdist.core.worker_state import OVER, Phase, WorkerState
+from zmqdist.core.worker_state import NOTHING, OVER, Phase, WorkerState
 from zmqdist.staleness import BoundedStaleness
 
 DRIVER = b"driver"
 LEASE_S = 8.0
+SAVE_EVERY_S = 2.0
 
 
 @dataclass
@@ -53,7 +61,7 @@ class Worker:
     next_step: int = 0
     computing: Push | None = None
     kept: set[int] = field(default_factory=set)
-    replica: int = -1
+    replica: Point = NOTHING
     started: list[tuple[int, int]] = field(default_factory=list)
     finishing: bool = False
     subscribed: bool = False
@@ -116,24 +124,28 @@ class Worker:
         self.link.check_gate(self, clock)
         self.started.append((clock, self.state.base))
         empty = (self.partition + step) % 5 == 4
-        self.computing = Push(0, step, self.state.base, clock, examples=1, empty=empty)
+        incarnation, base = self.state.base
+        self.computing = Push(
+            0, step, base, clock, examples=1, empty=empty, incarnation=incarnation
+        )
         return True
 
     def receive(self, message: Message) -> None:
         """Hand a message to the state and perform what it asks for."""
-        held = self.state.version
+        held = self.state.fresh.replica
         for action in self.state.receive(message, self.link.now):
             if isinstance(action, wrk.Load):
                 assert isinstance(message, Version)
-                assert message.base <= held < message.version == action.version
-                assert message.version in self.link.published
+                assert message.incarnation == held.incarnation
+                assert message.base <= held.version < message.version == action.version
+                assert Point(message.incarnation, message.version) in self.link.published
                 self.load(message)
             else:
                 self.perform([action])
 
     def load(self, message: Version) -> None:
         """Take a version into the replica."""
-        self.replica = message.version
+        self.replica = Point(message.incarnation, message.version)
 
     def check_read(self) -> None:
         """What is read into the model is what `base` says."""
@@ -141,7 +153,8 @@ class Worker:
 
     def check(self) -> None:
         """The state knows what the replica holds."""
-        assert self.replica == self.state.version
+        if self.state.version >= 0:
+            assert self.replica == self.state.fresh.replica
 
     def perform(self, actions: list[wrk.Action]) -> None:
         for action in actions:
@@ -182,21 +195,70 @@ class Link:
         lease_s: float = LEASE_S,
         publish_s: float = 0.01,
     ) -> None:
-        self.master = MasterState("run", policy, schema={}, lease_s=lease_s, pacing=pacing)
+        self.policy, self.pacing, self.lease_s = policy, pacing, lease_s
         self.partitions, self.steps = partitions, steps
         self.max_in_flight, self.publish_s = max_in_flight, publish_s
         self.now = 0.0
         self.letters: list[Letter] = []
         self.workers: list[Worker] = []
-        self.published: dict[int, int] = {}  # version -> clock
+        self.published: dict[Point, tuple[int, ...]] = {}  # what is in it
+        self.model: list[int] = []  # the updates, or flushes, each with a number of its own
         self.applied: list[act.Apply] = []
         self.waiting: list[Key] = []
         self.keys: set[Key] = set()
         self.admitted: set[str] = set()
         self.sent_to_driver: list[Message] = []
-        self.epoch = -1
-        self._attempts = 0
+        self.master = self._master([0])
+        self.journal = self.master.epochs.journal()
+        self.saved = self._copy()
+        self.writing: dict[str, Any] | None = None
+        self.train, self.epochs, self.ended = -1, list[int](), set[int]()
+        self._attempts = self._made = 0
+        self._sender: Worker | None = None
         self.begin()
+
+    def _master(self, starts: list[int]) -> MasterState:
+        return MasterState(
+            "run",
+            self.policy,
+            schema={},
+            lease_s=self.lease_s,
+            pacing=self.pacing,
+            lineage=Lineage(starts),
+            saving=Saving(SAVE_EVERY_S),
+        )
+
+    # ---- checkpoints ----------------------------------------------------------------------
+
+    def _copy(self) -> dict[str, Any]:
+        """Copy the master's state through JSON, and what the test knows of its model."""
+        return {
+            "state": json.loads(json.dumps(self.master.state())),
+            "policy": copy.deepcopy(self.master.policy.state()),
+            "model": [*self.model],
+            "applied": [*self.applied],
+            "waiting": [*self.waiting],
+            "keys": {*self.keys},
+        }
+
+    def written(self, trouble: str = "") -> None:
+        """Let the checkpoint that is being written come to its end."""
+        if self.writing is not None:
+            self.saved = self.saved if trouble else self.writing
+            self.writing = None
+            self.master.saving.end(trouble)
+
+    def restart(self) -> None:
+        """Kill the master and start it again from its last checkpoint; letters survive."""
+        saved, self.writing = self.saved, None
+        starts = [*self.master.lineage.starts, saved["state"]["version"]]
+        self.master = self._master(starts)
+        self.master.load_state(json.loads(json.dumps(saved["state"])), self.now)
+        self.master.policy.load_state(copy.deepcopy(saved["policy"]))
+        self.master.epochs.learn(json.loads(json.dumps(self.journal)), self.now)
+        self.admitted = set(self.master.epochs.worker_keys())
+        self.model, self.applied = [*saved["model"]], [*saved["applied"]]
+        self.waiting, self.keys = [*saved["waiting"]], {*saved["keys"]}
 
     # ---- the driver ---------------------------------------------------------------------
 
@@ -205,39 +267,58 @@ class Link:
         self._perform(self.master.receive(DRIVER, message, self.now))
         return self.sent_to_driver.pop()
 
+    @property
+    def epoch(self) -> int:
+        """The newest epoch."""
+        return self.epochs[-1]
+
     def begin(self, worker_key: str = "") -> None:
-        """Open an epoch with one worker per partition."""
-        begun = self.ask(Begin(self.partitions, worker_key))
+        """Begin a `train()`: open an epoch with one worker per partition."""
+        self.train, self.epochs, self.ended = self.train + 1, [], set()
+        self.next_pass(worker_key)
+
+    def next_pass(self, worker_key: str = "") -> None:
+        """Open one more epoch of the same `train()`."""
+        begin = Begin(self.partitions, worker_key, "program", self.train, len(self.epochs))
+        begun = self.ask(begin)
         assert isinstance(begun, Begun)
-        self.epoch = begun.epoch
+        assert self.ask(begin) == begun, "a driver may ask again"
+        self.epochs.append(begun.epoch)
         for partition in range(self.partitions):
             self.attempt(partition)
 
-    def end(self) -> Report:
-        """Close the epoch."""
-        report = self.ask(End(self.master.run, self.epoch))
+    def end(self, epoch: int | None = None, *, over: bool = False) -> Report:
+        """Close an epoch."""
+        epoch = self.epoch if epoch is None else epoch
+        self.ended.add(epoch)
+        report = self.ask(End(self.master.run, epoch, over=over))
         assert isinstance(report, Report)
         return report
 
-    def status(self) -> Report:
-        """Ask how the epoch stands."""
-        report = self.ask(Status(self.master.run, self.epoch))
+    def status(self, epoch: int | None = None) -> Report:
+        """Ask how an epoch stands."""
+        report = self.ask(Status(self.master.run, self.epoch if epoch is None else epoch))
         assert isinstance(report, Report)
         return report
+
+    def missing(self) -> list[tuple[int, int]]:
+        """Return the (epoch, partition) of this `train()` that are not complete."""
+        return [(epoch, p) for epoch in self.epochs for p in self.status(epoch).missing]
 
     # ---- workers --------------------------------------------------------------------------
 
-    def attempt(self, partition: int) -> Worker:
+    def attempt(self, partition: int, epoch: int | None = None) -> Worker:
         """Start one more attempt at a partition, beside those that run."""
         self._attempts += 1
-        worker = self.new_worker(partition, self._attempts)
+        epoch = self.epoch if epoch is None else epoch
+        worker = self.new_worker(epoch, partition, self._attempts)
         self.workers.append(worker)
         worker.perform(worker.state.tick(self.now))
         return worker
 
-    def new_worker(self, partition: int, attempt: int) -> Worker:
+    def new_worker(self, epoch: int, partition: int, attempt: int) -> Worker:
         """Return the worker of one attempt."""
-        return Worker(self, self.epoch, partition, attempt, self.max_in_flight)
+        return Worker(self, epoch, partition, attempt, self.max_in_flight)
 
     def kill(self, worker: Worker) -> None:
         """End a process; what it has sent is still under way."""
@@ -252,6 +333,7 @@ class Link:
             return
         del self.letters[index]
         if letter.up:
+            self._sender = letter.worker
             self._perform(self.master.receive(letter.worker.peer, letter.message, self.now))
             if self.master.publish_due(self.now):
                 self._publish()
@@ -286,12 +368,12 @@ class Link:
             worker.awake = True
         for _ in range(rounds):
             self.deliver_all()
-            missing = self.status().missing
+            missing = self.missing()
             if not missing:
                 return
-            here = {w.partition for w in self.workers if w.epoch == self.epoch and not w.over}
-            for partition in sorted(set(missing) - here):
-                self.attempt(partition)
+            here = {(w.epoch, w.partition) for w in self.workers if not w.over}
+            for epoch, partition in sorted(set(missing) - here):
+                self.attempt(partition, epoch)
             if not any([worker.move() for worker in self.workers]) and not self.letters:
                 self.pass_time(LEASE_S / 16)
         states = [(w.peer, vars(w.state)) for w in self.workers if not w.over]
@@ -310,6 +392,7 @@ class Link:
                     assert [a.key for a in action.updates] == self.waiting
                     self.waiting = []
                     self.applied += action.updates
+                    self._descend()
                     self.master.flushed(action)
                 case act.Publish():
                     self._publish()
@@ -319,6 +402,12 @@ class Link:
                     self.admitted.add(action.key)
                 case act.Dismiss():
                     self.admitted.remove(action.key)
+                case act.Note():
+                    self.journal = self.master.epochs.journal()
+                case act.Save():
+                    assert self.writing is None
+                    self.master.saving.begin(self.now)
+                    self.writing = self._copy()
 
     def _send(self, peer: bytes, message: Message) -> None:
         if peer == DRIVER:
@@ -328,8 +417,12 @@ class Link:
             self.letters.append(Letter(worker, message, up=False))
 
     def _apply(self, action: act.Apply) -> None:
+        sender = self._sender
+        assert sender is not None
+        assert action.key[:2] == (sender.epoch, sender.partition), "applied for another"
         assert action.key not in self.keys, f"{action.key} is applied twice"
-        assert action.tau == self.master.version - action.push.base >= 0
+        base = self.published[Point(action.push.incarnation, action.push.base)]
+        assert action.tau == len({*base} ^ {*self.model}), "tau is what the models differ in"
         policy = self.master.policy
         if isinstance(policy, BoundedStaleness) and policy.on_stale != "scale":
             assert action.tau <= policy.max_staleness
@@ -339,18 +432,30 @@ class Link:
             self._perform(self.master.buffered(action, self.now))
         else:
             self.applied.append(action)
+            self._descend()
             self._perform(self.master.applied(action))
+
+    def _descend(self) -> None:
+        self._made += 1
+        self.model.append(self._made)
 
     def answer(self, have: int) -> Version:
         """Return the answer to a pull."""
         return self._version(min(have, self.master.published))
 
     def _version(self, base: int) -> Version:
-        return Version(self.master.run, base, self.master.published, self.master.slowest())
+        return Version(
+            self.master.run,
+            base,
+            self.master.published,
+            self.master.slowest(),
+            incarnation=self.master.lineage.incarnation,
+        )
 
     def _publish(self) -> None:
         base = self.master.published
-        self.published[self.master.version] = self.master.slowest()
+        version = Point(self.master.lineage.incarnation, self.master.version)
+        self.published[version] = tuple(self.model)
         self.master.was_published(self.now, self.now + self.publish_s)
         for worker in self.workers:
             if base >= 0 and worker.subscribed and not worker.over:
@@ -368,6 +473,7 @@ class Link:
     def check(self) -> None:
         """Check the books."""
         check_master(self.master)
+        assert self.master.version == len(self.model)
         assert len(self.applied) + len(self.waiting) == len(self.keys)
         assert self.master.staleness == Counter(action.tau for action in self.applied)
         for worker in self.workers:
@@ -376,20 +482,29 @@ class Link:
             assert len(worker.state.unacknowledged) <= worker.max_in_flight
 
     def check_complete(self) -> None:
-        """Each step of the epoch was settled once, and applied if it had to be."""
-        assert self.status().missing == []
+        """Each step of each epoch was settled once, and applied if it had to be."""
+        assert self.missing() == []
         self.pass_time(LEASE_S)
         assert not self.waiting, "the last updates were never merged"
-        for partition in range(self.partitions):
-            standing = self.master.ledger.standing(self.epoch, partition)
-            assert standing is not None
-            assert standing.next == standing.length == self.steps
-            empty = {step for step in range(self.steps) if (partition + step) % 5 == 4}
-            assert standing.skipped == empty
-            applied = {k.step for k in self.keys if k[:2] == (self.epoch, partition)}
-            assert applied | empty | standing.rejected == set(range(self.steps))
-            assert not applied & standing.rejected
-            assert self.master.policy.rejects or not standing.rejected
+        for epoch in self.epochs:
+            for partition in range(self.partitions):
+                self._check_partition(epoch, partition)
+
+    def _check_partition(self, epoch: int, partition: int) -> None:
+        empty = {step for step in range(self.steps) if (partition + step) % 5 == 4}
+        applied = {k.step for k in self.keys if k[:2] == (epoch, partition)}
+        assert not applied & empty
+        may_reject = self.master.policy.rejects
+        standing = self.master.ledger.standing(epoch, partition)
+        if standing is None:  # the epoch is closed
+            assert epoch in self.ended
+            assert may_reject or applied | empty == set(range(self.steps))
+            return
+        assert standing.next == standing.length == self.steps
+        assert standing.skipped == empty
+        assert applied | empty | standing.rejected == set(range(self.steps))
+        assert not applied & standing.rejected
+        assert may_reject or not standing.rejected
 
 
 def check_master(state: MasterState) -> None:

@@ -8,21 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zmqdist.core import headers
 from zmqdist.core import messages as m
-from zmqdist.core.messages import Message, from_header, to_header
+from zmqdist.core.headers import from_header, to_header
+from zmqdist.core.messages import Message
 from zmqdist.errors import RemoteProtocolError
 
 EXAMPLES: list[Message] = [
     m.Hello("run", 1, 2, 3, "host:1", 4),
-    m.Push(1, 2, 3, 4, 5, True, {"loss": 0.5, "words": 7}),
+    m.Push(1, 2, 3, 4, 5, True, {"loss": 0.5, "words": 7}, incarnation=1),
     m.Pull(1, -1, 3),
     m.Heartbeat(1),
     m.Finish(1, 2),
     m.Fail(1, 2, "gradient", "ValueError: no", "Traceback"),
-    m.Begin(4, "key"),
+    m.Begin(4, "key", "program", 1, 2, "batch_size=3", True),
     m.Status("run", 1),
-    m.End("run", 1, "done"),
-    m.Welcome(1, 2, 5001, 3, [5, 6], False, 4, None, 2, 30.0),
+    m.End("run", 1, "done", True),
+    m.Leave("run", "program"),
+    m.Welcome(1, 2, 5001, 3, [5, 6], False, 4, None, 2, 30.0, incarnation=1),
     m.Ack(1, 2, "applied", 3, 2, 9, True),
     m.Finished(1, True, 2),
     m.Go(1, None),
@@ -30,8 +33,8 @@ EXAMPLES: list[Message] = [
     m.Rejoin(1),
     m.Stop(0, "closed"),
     m.Refused("no"),
-    m.Version("run", -1, 2, 0),
-    m.Begun("run", 1, 2, {"w": ["<f4", [2, 3]]}, 30),
+    m.Version("run", -1, 2, 0, 1, 1),
+    m.Begun("run", 1, 2, {"w": ["<f4", [2, 3]]}, 30, "program", {"totals": {}}, 1),
     m.Report(
         version=1,
         published=1,
@@ -42,6 +45,10 @@ EXAMPLES: list[Message] = [
         metrics={"loss": [0.5, 2]},
         failures=[{"what": "x"}],
         fatal={"what": "y"},
+        incarnation=1,
+        changes=3,
+        saved=2,
+        trouble="no space left",
     ),
 ]
 FIELDS = [(message, entry) for message in EXAMPLES for entry in fields(message)]
@@ -60,7 +67,7 @@ def refused(value: object) -> None:
 
 
 def test_all_kinds_have_an_example() -> None:
-    assert {type(message) for message in EXAMPLES} == set(m._KINDS.values())
+    assert {type(message) for message in EXAMPLES} == set(headers._KINDS.values())
     assert len({message.kind for message in EXAMPLES}) == len(EXAMPLES)
 
 

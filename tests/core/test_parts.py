@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from zmqdist.core.lineage import Point
 from zmqdist.core.messages import Ack, Pull, Push, Rejoin, Version, Welcome
 from zmqdist.core.parts import NEWEST, Parts
 from zmqdist.core.worker_actions import Forget, Load, SendPull, SendToMaster, SendUpdate
@@ -104,7 +105,7 @@ def joining(max_in_flight: int = 2, have: int = -1) -> WorkerState:
         attempt=7,
         worker="w",
         max_in_flight=max_in_flight,
-        have=have,
+        have=Point(0, have),
         in_place=True,
         keep_bits=12,
     )

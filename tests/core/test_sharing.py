@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.core.test_worker_state import HELLO, WELCOME, ack
+from zmqdist.core.lineage import Point
 from zmqdist.core.messages import Pull, Push, Version
 from zmqdist.core.sharing import PATIENCE_S, Seen
 from zmqdist.core.worker_actions import Load, SendToMaster, SendUpdate, Subscribe
@@ -30,7 +31,7 @@ def sharer(seen: Seen = ATTENDED, max_in_flight: int = 2, **welcome: object) -> 
         attempt=7,
         worker="w",
         max_in_flight=max_in_flight,
-        have=seen.version,
+        have=Point(0, seen.version),
         shared=True,
     )
     assert state.tick(0.0) == [SendToMaster(HELLO)]
@@ -42,7 +43,7 @@ def sharer(seen: Seen = ATTENDED, max_in_flight: int = 2, **welcome: object) -> 
 
 def push(state: WorkerState, step: int) -> None:
     clock, _ = state.start()
-    message = Push(state.session, step, state.base, clock)
+    message = Push(state.session, step, state.base.version, clock)
     assert state.push(message, 0.0) == [SendUpdate(message)]
 
 
@@ -76,7 +77,7 @@ def test_what_others_bring_counts_as_held() -> None:
     assert state.may_start()
     assert (state.version, state.fresh.clock) == (5, 2)
     state.start()
-    assert state.base == 5
+    assert state.base == (0, 5)
     assert state.receive(Version("run", 3, 5, 0), 0.2) == []
     assert state.receive(Version("run", 5, 6, 0), 0.2) == [Load(6)]
 

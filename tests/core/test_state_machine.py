@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.core.host import Sharer, SharingLink
-from tests.core.link import LEASE_S, Link, Worker
+from tests.core.link import LEASE_S, SAVE_EVERY_S, Link, Worker
 from zmqdist.core.pacing import Pacing
 from zmqdist.staleness import (
     REQUEUE,
@@ -151,11 +151,33 @@ class Cluster(RuleBasedStateMachine):
             self.link.deliver_all()
 
     @rule()
-    def next_epoch(self) -> None:
-        """Close the epoch, late messages and all, and open another."""
+    def next_train(self) -> None:
+        """Give the epoch up, late messages and all, and begin another `train()`."""
         if self.link.epoch < 3:
             self.link.end()
             self.link.begin()
+
+    @rule()
+    def next_pass(self) -> None:
+        """Go on to the next epoch of the `train()` once this one is complete."""
+        if self.link.epoch < 3:
+            self.link.run()
+            self.link.end()
+            self.link.next_pass()
+
+    # ---- what happens to the master ------------------------------------------------------------
+
+    @rule(trouble=st.sampled_from(["", "", "no space left"]))
+    def written(self, trouble: str) -> None:
+        """A checkpoint is on disk, or cannot be written."""
+        self.link.written(trouble)
+
+    @rule(loses=st.booleans())
+    def restart(self, loses: bool) -> None:
+        """Kill the master, with or without what is under way, and start it again."""
+        self.link.restart()
+        if loses:
+            self.link.letters.clear()
 
     # ---- what holds ----------------------------------------------------------------------------
 
@@ -168,6 +190,15 @@ class Cluster(RuleBasedStateMachine):
         if self.link is not None:
             self.link.run()
             self.link.check()
+            self.link.check_complete()
+            self.link.end(over=True)
+            self.link.pass_time(SAVE_EVERY_S)
+            self.link.written()
+            self.link.pass_time(0.1)
+            self.link.written()
+            report = self.link.status()
+            assert report.saved == report.changes, "what train() returns is in a checkpoint"
+            self.link.restart()
             self.link.check_complete()
 
 

@@ -39,7 +39,7 @@ model = {"w": np.zeros(1000), "n": 0}
 parameters = parameters_of(model)
 def start():
     global base, clock
-    base, clock = c.start(parameters)
+    (_, base), clock = c.start(parameters)
     assert {*model["w"], model["n"]} == {base}, (model, base)
     return base
 def push(step):

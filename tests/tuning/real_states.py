@@ -63,7 +63,9 @@ class RealWorker:
             step, self.next_step = self.next_step, self.next_step + 1
         clock, _ = self.state.start()
         compute_s = next(self.times)
-        self.computing = Push(0, step, self.state.base, clock, examples=1, compute_s=compute_s)
+        self.computing = Push(
+            0, step, self.state.base.version, clock, examples=1, compute_s=compute_s
+        )
         self.run.agenda.at(now + compute_s, self.computed, None)
 
     def computed(self, now: float, _: object) -> None:

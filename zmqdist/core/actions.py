@@ -67,4 +67,14 @@ class Dismiss:
     key: str
 
 
-Action = Send | Apply | Flush | Publish | SendSnapshot | Admit | Dismiss
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write a checkpoint of everything as it is now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Note in the checkpoints' journal which epochs there are, before going on."""
+
+
+Action = Send | Apply | Flush | Publish | SendSnapshot | Admit | Dismiss | Save | Note

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from zmqdist.core.actions import Apply, Flush
+from zmqdist.core.headers import from_header, to_header
+from zmqdist.core.ledger import Key
+from zmqdist.core.messages import Push
+from zmqdist.core.sessions import Session
 from zmqdist.core.staleness import Policy
+from zmqdist.errors import RemoteProtocolError
 
 
 class Buffer:
@@ -38,6 +45,20 @@ class Buffer:
             return []
         waiting, self._waiting, self._since = self._waiting, [], None
         return [Flush(tuple(waiting))]
+
+    def state(self) -> list[Any]:
+        """Return what waits, as JSON values: of each update all but its arrays."""
+        return [[a.key, to_header(a.push), a.tau, a.weight] for a in self._waiting]
+
+    def load_state(self, saved: list[Any], now: float) -> None:
+        """Go on from what `state` returned."""
+        for key, header, tau, weight in saved:
+            push = from_header(header)
+            if not isinstance(push, Push):
+                raise RemoteProtocolError(f"a {push.kind!r} waits in the buffer; expected a push")
+            named = Key(*key)
+            gone = Session(0, b"", named.epoch, named.partition, 0, "", clock=0, last_seen=now)
+            self.add(Apply(named, gone, push, tau, weight), now)
 
     def _size(self, workers: int) -> int:
         return max(1, self._policy.flush_size(workers))

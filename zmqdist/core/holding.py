@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from zmqdist.core.freshness import Freshness
+from zmqdist.core.lineage import Point
 from zmqdist.core.messages import Ack, Pull, Version, Welcome
 from zmqdist.core.parts import NEWEST, Parts
 from zmqdist.core.sharing import Seen, Sharing
-from zmqdist.core.worker_actions import Action, Load, SendPull, SendToMaster, Subscribe
+from zmqdist.core.worker_actions import Action, Load, Renew, SendPull, SendToMaster, Subscribe
 
 
 class Holding:
@@ -24,7 +25,7 @@ class Holding:
     """
 
     def __init__(
-        self, run: str, have: int, *, in_place: bool, keep_bits: int, shared: bool
+        self, run: str, have: Point, *, in_place: bool, keep_bits: int, shared: bool
     ) -> None:
         self.session = 0
         self.parts = Parts(keep_bits)
@@ -102,12 +103,18 @@ class Holding:
     def welcome(self, message: Welcome, *, first: bool, now: float) -> list[Action]:
         """Begin a session, or go on with the next one of the same worker."""
         self._publish_port = message.publish_port
+        restarted = message.incarnation != self.fresh.incarnation
+        actions: list[Action] = [Renew(message.incarnation)] if restarted else []
+        if restarted:
+            self.parts.start_over(self.fresh.replica)
+            self.fresh.begin(message.incarnation)
+            self._published, self._pulled_at = -1, None
         self.fresh.lazy_slack = message.lazy_slack
         self.fresh.heard_of(message.version, message.patience)
-        receives = self._sharing.receives
-        subscribe: list[Action] = [Subscribe(self._publish_port)] if first and receives else []
-        pulls = receives or (first and self._in_place)
-        return [*subscribe, *self.pull(now)] if pulls else subscribe
+        anew, receives = first or restarted, self._sharing.receives
+        if anew and receives:
+            actions.append(Subscribe(self._publish_port))
+        return [*actions, *self.pull(now)] if receives or (anew and self._in_place) else actions
 
     def answered(self, ack: Ack, *, newest: bool) -> None:
         """Note what an answer to an update says of the versions.

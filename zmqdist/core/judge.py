@@ -25,7 +25,15 @@ class Judge:
         self._totals = totals
 
     def judge(
-        self, key: Key, session: Session, push: Push, *, version: int, workers: int, now: float
+        self,
+        key: Key,
+        session: Session,
+        push: Push,
+        tau: int,
+        *,
+        version: int,
+        workers: int,
+        now: float,
     ) -> Apply | str:
         """Decide on an update that the ledger does not hold.
 
@@ -36,7 +44,6 @@ class Judge:
             to be computed again. A worker whose update is turned down needs the
             current version, or its next one would be, too.
         """
-        tau = version - push.base
         decision = self._policy.decide(
             Arrival(
                 tau,

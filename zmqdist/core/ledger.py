@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zmqdist.errors import LocalProtocolError
 
@@ -86,24 +86,48 @@ class Standing:
             self.ahead.remove(self.next)
             self.next += 1
 
+    def state(self) -> list[Any]:
+        """Return a copy as JSON values: [next, ahead, rejected, skipped, length]."""
+        return [self.next, *map(sorted, (self.ahead, self.rejected, self.skipped)), self.length]
+
+    @classmethod
+    def of_state(cls, saved: list[Any]) -> Standing:
+        """Return the standing of which `state` was a copy."""
+        first, ahead, rejected, skipped, length = saved
+        return cls(first, set(ahead), set(rejected), set(skipped), length)
+
 
 class Ledger:
-    """Standings of all partitions of all open epochs."""
+    """Standings of all partitions of all open epochs, and of those that may be reopened."""
 
     def __init__(self) -> None:
         self._epochs: dict[int, list[Standing]] = {}
+        self._closed: dict[int, list[Standing]] = {}
         self.next_epoch = 0
 
-    def open(self, partitions: int) -> int:
-        """Open the next epoch with that many partitions; return its number."""
-        epoch = self.next_epoch
-        self.next_epoch += 1
+    def open(self, partitions: int, epoch: int | None = None) -> int:
+        """Open an epoch with that many partitions, by default the next; return its number."""
+        epoch = self.next_epoch if epoch is None else epoch
+        self.next_epoch = max(self.next_epoch, epoch + 1)
         self._epochs[epoch] = [Standing() for _ in range(partitions)]
         return epoch
 
     def close(self, epoch: int) -> None:
-        """Forget an epoch: from here on its updates are refused."""
-        self._epochs.pop(epoch, None)
+        """Close an epoch: from here on its updates are refused."""
+        if epoch in self._epochs:
+            self._closed[epoch] = self._epochs.pop(epoch)
+
+    def reopen(self, epoch: int) -> None:
+        """Take updates of a closed epoch again, from where it stood."""
+        self._epochs[epoch] = self._closed.pop(epoch)
+
+    def forget(self, epoch: int) -> None:
+        """Drop the standings of a closed epoch."""
+        self._closed.pop(epoch, None)
+
+    def closed(self) -> list[int]:
+        """Return the closed epochs that may be reopened."""
+        return list(self._closed)
 
     def standing(self, epoch: int, partition: int) -> Standing | None:
         """Return the standing, None if the epoch is closed or has no such partition."""
@@ -128,6 +152,23 @@ class Ledger:
     def is_open(self, epoch: int) -> bool:
         """Whether updates of this epoch are taken."""
         return epoch in self._epochs
+
+    def state(self) -> dict[str, Any]:
+        """Return a copy of all standings, as JSON values."""
+        tables = {"open": self._epochs, "closed": self._closed}
+        copies = {
+            name: [[epoch, [s.state() for s in standings]] for epoch, standings in table.items()]
+            for name, table in tables.items()
+        }
+        return {"next_epoch": self.next_epoch, **copies}
+
+    def load_state(self, saved: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.next_epoch = saved["next_epoch"]
+        for name, table in (("open", self._epochs), ("closed", self._closed)):
+            table.clear()
+            for epoch, standings in saved[name]:
+                table[epoch] = [Standing.of_state(standing) for standing in standings]
 
     def check_invariants(self) -> None:
         """Raise AssertionError if a standing contradicts itself (used by the tests)."""

@@ -12,22 +12,23 @@ from typing import Any
 
 from zmqdist.core.actions import (
     Action,
-    Admit,
     Apply,
     Dismiss,
     Flush,
     Publish,
+    Save,
     Send,
     SendSnapshot,
 )
 from zmqdist.core.buffer import Buffer
+from zmqdist.core.driver_side import DriverSide
 from zmqdist.core.epochs import Epochs
 from zmqdist.core.judge import Judge
-from zmqdist.core.ledger import MAX_PARTITIONS, Key, Outcome
+from zmqdist.core.ledger import Key, Outcome
+from zmqdist.core.lineage import Lineage, Point
 from zmqdist.core.messages import (
     Ack,
     Begin,
-    Begun,
     End,
     Fail,
     Finish,
@@ -35,6 +36,7 @@ from zmqdist.core.messages import (
     Go,
     Heartbeat,
     Hello,
+    Leave,
     Message,
     Pong,
     Pull,
@@ -47,6 +49,7 @@ from zmqdist.core.messages import (
 )
 from zmqdist.core.pacing import Pacing
 from zmqdist.core.report import Counts
+from zmqdist.core.saving import Saving
 from zmqdist.core.sessions import Session, Sessions
 from zmqdist.core.staleness import Policy
 from zmqdist.errors import LocalProtocolError
@@ -58,7 +61,7 @@ class MasterState:
     Parameters
     ----------
     run : str
-        Random name of this master's lifetime.
+        Random name of the run.
     policy : Policy
         Decides on updates by their staleness and on who may run ahead. The state
         works on a copy of its own.
@@ -70,6 +73,10 @@ class MasterState:
         Silence after which a worker loses its session, in seconds.
     pacing : Pacing
         When to publish.
+    lineage : Lineage
+        The incarnations of the run, this one included.
+    saving : Saving
+        When to write checkpoints.
     """
 
     def __init__(
@@ -81,24 +88,34 @@ class MasterState:
         publish_port: int = 0,
         lease_s: float = 30.0,
         pacing: Pacing | None = None,
+        lineage: Lineage | None = None,
+        saving: Saving | None = None,
     ) -> None:
         self.run = run
+        self.lineage = lineage or Lineage()
         self.policy = policy.fresh()
         self.schema = schema
         self.publish_port = publish_port
         self.lease_s = lease_s
         self.pacing = pacing or Pacing()
+        self.saving = saving or Saving()
         self.version = 0
         self.published = -1
-        self.sessions = Sessions(self.policy)
-        self._counts = Counts()
-        self.totals, self.staleness = self._counts.totals, self._counts.staleness
-        self._epochs = Epochs(run)
-        self.ledger = self._epochs.ledger
+        self.sessions = Sessions(self.policy, self.lineage.incarnation)
+        self.counts = Counts()
+        self.totals, self.staleness = self.counts.totals, self.counts.staleness
+        self.epochs = Epochs(run)
+        self.ledger = self.epochs.ledger
         self._applying: Apply | None = None
         self._judge = Judge(self.policy, self.totals)
         self._buffer = Buffer(self.policy)
         self._awaited = -1
+        self._kept: dict[str, Any] = {
+            "epochs": self.epochs,
+            "counts": self.counts,
+            "buffer": self._buffer,
+        }
+        self._drivers = DriverSide(self)
 
     # ---- in ----------------------------------------------------------------------
 
@@ -106,18 +123,12 @@ class MasterState:
         """Take one message from `peer` and return what to do, in order."""
         if self._applying is not None:
             raise LocalProtocolError(f"{self._applying} has not been reported yet")
+        self.saving.changes += isinstance(message, (Push, Finish, Begin, End, Leave))
         match message:
             case Hello():
                 return self._hello(peer, message, now)
-            case Begin():
-                return self._begin(peer, message, now)
-            case Status() | End() if message.run != self.run:
-                return [Send(peer, self.report(-1))]
-            case Status():
-                self._epochs.heard(message.epoch, now)
-                return [Send(peer, self.report(message.epoch))]
-            case End():
-                return self._end(peer, message)
+            case Begin() | Status() | End() | Leave():
+                return self._drivers.receive(peer, message, now)
             case Pull(session=0):
                 return self._pull(peer, message)
             case Push() | Pull() | Heartbeat() | Finish() | Fail():
@@ -147,12 +158,14 @@ class MasterState:
         late = [s for s in self.sessions if now - s.last_seen > self.lease_s]
         self.totals.evicted += len(late)
         actions = self._close_sessions(late)
-        for epoch, reason in self._epochs.left_alone(now, self.lease_s).items():
-            actions += self._close(epoch, reason)
-        actions += [Dismiss(key) for key in self._epochs.keys_to_withdraw(now, self.lease_s)]
+        for epoch, reason in self.epochs.left_alone(now, self.lease_s).items():
+            actions += self._drivers.close(epoch, reason)
+        actions += [Dismiss(key) for key in self.epochs.keys_to_withdraw(now, self.lease_s)]
         actions += self._buffer.flush(len(self.sessions), now)
         if self.publish_due(now):
             actions.append(Publish())
+        if self.saving.due(now):
+            actions.append(Save())
         return actions
 
     def publish_due(self, now: float) -> bool:
@@ -171,7 +184,7 @@ class MasterState:
         """
         self._reported(action)
         self.version += 1
-        self._counts.applied(action)
+        self.counts.applied(action)
         self._settle(action.key, Outcome.APPLIED)
         if self.policy.synchronous:
             self._awaited = action.session.need = self.version
@@ -195,7 +208,7 @@ class MasterState:
         """Count the updates of `flush`, which are in the model now, as the next version."""
         self.version += 1
         for action in flush.updates:
-            self._counts.applied(action)
+            self.counts.applied(action)
 
     def misfit(self, action: Apply, what: str, error: str, traceback: str = "") -> list[Action]:
         """End the epoch of `action`, whose update cannot be applied.
@@ -210,7 +223,7 @@ class MasterState:
     def unflushed(self, flush: Flush, what: str, error: str, traceback: str = "") -> list[Action]:
         """End the epochs of `flush`, whose updates cannot be merged or applied."""
         self.totals.refused += len(flush.updates)
-        keys = {a.key.epoch: a.key for a in flush.updates if a.key.epoch in self._epochs}
+        keys = {a.key.epoch: a.key for a in flush.updates if a.key.epoch in self.epochs}
         return [a for key in keys.values() for a in self.fail_epoch(key, what, error, traceback)]
 
     def garbled(self, action: Apply, reason: str) -> list[Action]:
@@ -222,11 +235,11 @@ class MasterState:
 
     def fail_epoch(self, key: Key, what: str, error: str, traceback: str = "") -> list[Action]:
         """End an epoch for a failure that a retry cannot mend."""
-        return self._stop_workers(key.epoch, self._epochs.fail(key, what, error, traceback))
+        return self.stop_workers(key.epoch, self.epochs.fail(key, what, error, traceback))
 
     def fail_all(self, what: str, error: str) -> list[Action]:
         """End all epochs for a failure that no partition is to blame for."""
-        return [a for e in self._epochs for a in self.fail_epoch(Key(e, -1, -1), what, error)]
+        return [a for e in self.epochs for a in self.fail_epoch(Key(e, -1, -1), what, error)]
 
     def was_published(self, started: float, ended: float) -> None:
         """Note that the snapshot is the current version; it took from start to end."""
@@ -235,36 +248,22 @@ class MasterState:
 
     def report(self, epoch: int) -> Report:
         """Return how `epoch` stands; fatal if no such epoch was opened here."""
-        return self._epochs.report(
-            epoch,
-            self._counts,
-            version=self.version,
-            published=self.published,
-            workers=len(self.sessions.at(epoch)),
-        )
+        return self._drivers.report(epoch)
 
-    # ---- driver ---------------------------------------------------------------------
+    # ---- for a checkpoint -------------------------------------------------------------
 
-    def _begin(self, peer: bytes, message: Begin, now: float) -> list[Action]:
-        if not 1 <= message.partitions <= MAX_PARTITIONS:
-            reason = f"{message.partitions:,} partitions; expected 1 to {MAX_PARTITIONS:,}"
-            return [Send(peer, Refused(reason))]
-        epoch = self._epochs.open(message, now)
-        begun = Begun(self.run, epoch, self.version, self.schema, self.lease_s)
-        admit: list[Action] = [Admit(message.worker_key)] if message.worker_key else []
-        return [*admit, Send(peer, begun)]
+    def state(self) -> dict[str, Any]:
+        """Return a copy of all that a checkpoint keeps, as JSON values.
 
-    def _end(self, peer: bytes, message: End) -> list[Action]:
-        report = self.report(message.epoch)
-        closing = self._close(message.epoch, message.reason or "the epoch is closed")
-        return [*closing, Send(peer, report)]
+        Sessions are no part of it: workers say hello again.
+        """
+        return {"version": self.version, **{name: p.state() for name, p in self._kept.items()}}
 
-    def _close(self, epoch: int, reason: str) -> list[Action]:
-        if epoch not in self._epochs:
-            return []
-        actions = self._stop_workers(epoch, reason)
-        self._epochs.close(epoch)
-        return actions
+    def load_state(self, saved: dict[str, Any], now: float) -> None:
+        """Go on from what `state` returned, as a new incarnation."""
+        self.version = saved["version"]
+        for name, part in self._kept.items():
+            part.load_state(saved[name], now)
 
     # ---- workers --------------------------------------------------------------------
 
@@ -273,7 +272,7 @@ class MasterState:
         if message.run != self.run or standing is None:
             whose = "another run" if message.run != self.run else "a closed epoch"
             return [Send(peer, Stop(0, f"{whose}: epoch {message.epoch}"))]
-        if fatal := self._epochs[message.epoch].fatal:
+        if fatal := self.epochs[message.epoch].fatal:
             return [Send(peer, Stop(0, f"{fatal['what']} failed: {fatal['error']}"))]
         here = self.sessions.at(message.epoch, message.partition)
         earlier = [s for s in here if s.attempt == message.attempt]  # its hello came twice
@@ -290,8 +289,9 @@ class MasterState:
 
     def _push(self, session: Session, message: Push, now: float) -> list[Action]:
         key = Key(session.epoch, session.partition, message.step)
-        standing = self._epochs.standing(key)
-        if not 0 <= message.base <= self.version or message.step < 0:
+        standing = self.epochs.standing(key)
+        tau = self.lineage.distance(self.version, Point(message.incarnation, message.base))
+        if tau is None or message.step < 0:
             self.totals.refused += 1
             reason = f"push of step {message.step} on version {message.base}; at {self.version}"
             return [Send(session.peer, Refused(reason))]
@@ -303,7 +303,7 @@ class MasterState:
             self._settle(key, Outcome.SKIPPED)
             return self._answer(session, message, Outcome.SKIPPED)
         judged = self._judge.judge(
-            key, session, message, version=self.version, workers=len(self.sessions), now=now
+            key, session, message, tau, version=self.version, workers=len(self.sessions), now=now
         )
         if isinstance(judged, Apply):
             self._applying = judged
@@ -322,21 +322,21 @@ class MasterState:
     def _finish(self, session: Session, message: Finish) -> list[Action]:
         epoch, partition = session.epoch, session.partition
         done = self.ledger.finish(epoch, partition, message.steps)
-        settled = self._epochs.standing(Key(epoch, partition, 0)).next
+        settled = self.epochs.standing(Key(epoch, partition, 0)).next
         ended = self.sessions.at(epoch, partition) if done else [session]
         answers: list[Action] = [Send(s.peer, Finished(s.number, done, settled)) for s in ended]
         return answers + self._close_sessions(ended)
 
     def _fail(self, session: Session, message: Fail) -> list[Action]:
         self.totals.failed += 1
-        self._epochs.failed_task(session, message)
+        self.epochs.failed_task(session, message)
         pong: list[Action] = [Send(session.peer, Pong(session.number, session.limit))]
         return pong + self._close_sessions([session])
 
     # ---- inside -----------------------------------------------------------------------
 
     def _settle(self, key: Key, outcome: Outcome) -> None:
-        self._epochs.standing(key).settle(key.step, outcome)
+        self.epochs.standing(key).settle(key.step, outcome)
         self.totals.settled += 1
 
     def _reported(self, action: Apply) -> None:
@@ -384,7 +384,8 @@ class MasterState:
         moved = [action for epoch in epochs for action in self._move_limits(epoch)]
         return [*moved, *self._buffer.flush(len(self.sessions))]
 
-    def _stop_workers(self, epoch: int, reason: str) -> list[Action]:
+    def stop_workers(self, epoch: int, reason: str) -> list[Action]:
+        """End the sessions of an epoch."""
         stopped = self.sessions.at(epoch)
         for session in stopped:
             self.sessions.close(session)

@@ -1,21 +1,15 @@
-"""The messages of the protocol, as headers: what travels beside the arrays.
+"""The messages of the protocol: what travels beside the arrays.
 
 Each message is a frozen dataclass of JSON values; the trees of arrays that `Push`
 and `Version` announce travel behind the header and never enter the core.
-`to_header` and `from_header` are the only way in and out, and `from_header` lets
-nothing through that is not exactly of the declared type. docs/protocol.md lists the
-messages and who sends which.
+`zmqdist.core.headers` is the only way in and out. docs/protocol.md lists the messages
+and who sends which.
 """
 
 from __future__ import annotations
 
-import reprlib
-import types
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
-
-from zmqdist.errors import RemoteProtocolError
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 REQUEUED = "requeue"
 """As `Ack.outcome`, beside those of `zmqdist.core.ledger.Outcome`: compute the step again."""
@@ -53,7 +47,7 @@ class Hello(Message):
 
 @dataclass(frozen=True, slots=True)
 class Push(Message):
-    """An update: the result of `step`, computed on version `base`.
+    """An update: the result of `step`, computed on version `base` of `incarnation`.
 
     `clock` is the worker's when it began the step, `examples` counts what the update
     was computed from; `empty` says that the gradient returned nothing, so that the step
@@ -79,6 +73,7 @@ class Push(Message):
     encode_s: float = 0.0
     half_dot: float | None = None
     half_sq: float | None = None
+    incarnation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +127,22 @@ class Fail(Message):
 
 @dataclass(frozen=True, slots=True)
 class Begin(Message):
-    """Open an epoch over that many partitions; admit workers that hold `worker_key`."""
+    """Open an epoch over that many partitions; admit workers that hold `worker_key`.
+
+    It is epoch `number` of the `train`-th ``train()`` of `program`, and the same one if
+    it was begun before; without a `program` it is always a new one. `steps` says how the
+    data is cut into steps. A driver that was started again says `resume` and means the
+    program that was interrupted.
+    """
 
     kind: ClassVar[str] = "begin"
     partitions: int
     worker_key: str = ""
+    program: str = ""
+    train: int = 0
+    number: int = 0
+    steps: str = ""
+    resume: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +156,25 @@ class Status(Message):
 
 @dataclass(frozen=True, slots=True)
 class End(Message):
-    """Close an epoch: its workers are told to stop, its late updates are refused."""
+    """Close an epoch: its workers are told to stop, its late updates are refused.
+
+    `over` says that its ``train()`` returns: nothing of that is to be resumed.
+    """
 
     kind: ClassVar[str] = "end"
     run: str
     epoch: int
     reason: str = ""
+    over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Leave(Message):
+    """The driver's program is at its end: who resumes begins another."""
+
+    kind: ClassVar[str] = "leave"
+    run: str
+    program: str
 
 
 # ---- master to worker -------------------------------------------------------------
@@ -169,7 +188,7 @@ class Welcome(Message):
     partition is, so that nothing is left to do and the session ends as it begins.
     `limit` is the last clock the worker may start (None: no bound), counted from
     `clock`. `lazy_slack`, `synchronous` and `patience` are the policy's: the last is the
-    staleness beyond which no update is applied now.
+    staleness beyond which no update is applied now. Versions are those of `incarnation`.
     """
 
     kind: ClassVar[str] = "welcome"
@@ -185,6 +204,7 @@ class Welcome(Message):
     lease_s: float
     synchronous: bool = False
     patience: int | None = None
+    incarnation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +289,7 @@ class Refused(Message):
 
 @dataclass(frozen=True, slots=True)
 class Version(Message):
-    """Rows and scalars that changed in (`base`, `version`]; base -1 carries everything.
+    """Rows and scalars that changed in (`base`, `version`] of the `incarnation`; base -1: all.
 
     The same form goes out as a broadcast and as the answer to a `Pull`. `clock` is
     the slowest worker's clock when the version was taken: updates of earlier clocks
@@ -282,6 +302,7 @@ class Version(Message):
     version: int
     clock: int
     part: int = 0
+    incarnation: int = 0
 
 
 # ---- master to driver -------------------------------------------------------------
@@ -289,7 +310,10 @@ class Version(Message):
 
 @dataclass(frozen=True, slots=True)
 class Begun(Message):
-    """An epoch is open."""
+    """An epoch is open; -1 if the ``train()`` that it is part of is over already.
+
+    `before` are the counters of a `Report` as they were when the ``train()`` began.
+    """
 
     kind: ClassVar[str] = "begun"
     run: str
@@ -297,6 +321,9 @@ class Begun(Message):
     version: int
     schema: dict[str, list[Any]]
     lease_s: float
+    program: str = ""
+    before: dict[str, Any] = field(default_factory=dict)
+    incarnation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +333,9 @@ class Report(Message):
     `missing` are the partitions not complete, `totals` the run's counters,
     `staleness` the histogram [[tau, count], ...] of the applied updates since the
     run began, `metrics` {name: [sum, count]} over the same, `failures` what tasks
-    reported, `fatal` a failure that ends the run.
+    reported, `fatal` a failure that ends the run. Of the `changes` so far the newest
+    checkpoint holds `saved` (None: there are no checkpoints); `trouble` is why the last
+    attempt to write one failed.
     """
 
     kind: ClassVar[str] = "report"
@@ -319,80 +348,7 @@ class Report(Message):
     metrics: dict[str, list[float]]
     failures: list[dict[str, Any]]
     fatal: dict[str, Any] | None = None
-
-
-_KINDS: dict[str, type[Message]] = {cls.kind: cls for cls in Message.__subclasses__()}
-_HINTS = {cls: get_type_hints(cls) for cls in _KINDS.values()}
-
-
-def to_header(message: Message) -> dict[str, Any]:
-    """Return the JSON object of a message."""
-    header = {entry.name: getattr(message, entry.name) for entry in fields(message)}
-    header["zmqdist"] = PROTOCOL
-    header["kind"] = message.kind
-    return header
-
-
-def from_header(header: object) -> Message:
-    """Build a message from a JSON value; keys it does not know are ignored.
-
-    Raises
-    ------
-    RemoteProtocolError
-        If the value is not an object, of another protocol version, of an unknown
-        kind, or if a field is missing or of another type than declared.
-    """
-    if not isinstance(header, dict):
-        raise RemoteProtocolError(f"header is a JSON {type(header).__name__}; expected an object")
-    if header.get("zmqdist") != PROTOCOL:
-        raise RemoteProtocolError(
-            f"protocol version is {_short(header.get('zmqdist'))}; expected {PROTOCOL}: install "
-            "the same version of zmqdist on the driver, the master and the executors"
-        )
-    kind = header.get("kind")
-    cls = _KINDS.get(kind) if isinstance(kind, str) else None
-    if cls is None:
-        raise RemoteProtocolError(f"unknown message kind {_short(kind)}")
-    return cls(**_checked(cls, header))
-
-
-def _checked(cls: type[Message], header: Mapping[str, Any]) -> dict[str, Any]:
-    values = {}
-    for entry in fields(cls):
-        if entry.name not in header:
-            continue
-        value = header[entry.name]
-        if not _fits(value, _HINTS[cls][entry.name]):
-            raise RemoteProtocolError(
-                f"{cls.kind}.{entry.name} is {_short(value)}; expected {entry.type}"
-            )
-        values[entry.name] = value
-    required = {f.name for f in fields(cls) if f.default is f.default_factory}
-    if missing := sorted(required - values.keys()):
-        raise RemoteProtocolError(f"{cls.kind} lacks {', '.join(missing)}")
-    return values
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a JSON value is of a declared type; bool is no int, int is a float."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in get_args(hint))
-    if origin is list:
-        (item,) = get_args(hint)
-        return isinstance(value, list) and all(_fits(entry, item) for entry in value)
-    if origin is dict:
-        _, item = get_args(hint)
-        return isinstance(value, dict) and all(_fits(entry, item) for entry in value.values())
-    if hint is Any:
-        return True
-    if hint is float and isinstance(value, float):
-        return True
-    if hint is int or hint is float:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    return isinstance(value, hint)
-
-
-def _short(value: object) -> str:
-    """Return a repr that a peer can make neither long nor deep."""
-    return f"{reprlib.repr(value):.60}"
+    incarnation: int = 0
+    changes: int = 0
+    saved: int | None = None
+    trouble: str = ""

@@ -7,6 +7,7 @@ that change most.
 
 from __future__ import annotations
 
+from zmqdist.core.lineage import Point
 from zmqdist.core.messages import Pull, Version
 
 NEWEST = 2**62
@@ -25,11 +26,25 @@ class Parts:
     def __init__(self, keep_bits: int = 0) -> None:
         self.keep_bits = keep_bits
         self._held: dict[int, int] = {}
+        self._before: tuple[Point, dict[int, int]] | None = None
         self._asked_at: dict[int, float] = {}
 
     def held(self, part: int, whole: int) -> int:
         """Return the version of a part; at least `whole`, that of the whole model."""
         return max([whole, *(held for other, held in self._held.items() if other >= part)])
+
+    def given(self, part: int, whole: Point) -> Point:
+        """Return what the model holds of a part: of the life before until this one has come."""
+        held = self._held
+        if whole.version < 0 and self._before is not None:
+            whole, held = self._before
+        return Point(whole.incarnation, max(held.get(part, -1), whole.version))
+
+    def start_over(self, whole: Point) -> None:
+        """Forget the parts of a master that was restarted, and what it was asked."""
+        if whole.version >= 0:
+            self._before = whole, self._held
+        self._held, self._asked_at = {}, {}
 
     def pending(self, part: int) -> bool:
         """Whether the part is asked for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from zmqdist.core.actions import Apply
@@ -43,11 +43,15 @@ class Totals:
 class Epoch:
     """What the master keeps of an epoch besides its standings.
 
-    `missing` are the partitions that were not complete when the epoch was closed.
+    `program` is the driver's that began it, `steps` says how that cuts the data into
+    steps; `missing` are the partitions that were not complete when the epoch was closed.
     """
 
     worker_key: str
     last_seen: float
+    partitions: int = 0
+    program: str = ""
+    steps: str = ""
     missing: list[int] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     fatal: dict[str, Any] | None = None
@@ -56,6 +60,11 @@ class Epoch:
         """Keep a failure for the report, unless it has plenty."""
         if len(self.failures) < MAX_FAILURES:
             self.failures.append(failed)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps; the worker's key is the public one."""
+        kept = ("worker_key", "partitions", "program", "steps", "missing")
+        return {name: getattr(self, name) for name in kept}
 
 
 MAX_FAILURES = 5
@@ -111,18 +120,29 @@ class Counts:
         self.staleness[action.tau] += 1
         add_metrics(self.metrics, action.push.metrics)
 
-    def report(
-        self, epoch: Epoch, missing: list[int], *, version: int, published: int, workers: int
-    ) -> Report:
-        """Return the report on an epoch."""
+    def report(self, epoch: Epoch, missing: list[int], **standing: Any) -> Report:
+        """Return the report on an epoch; `standing` are the master's fields of it."""
         return Report(
-            version=version,
-            published=published,
-            workers=workers,
             missing=missing,
-            totals={name: getattr(self.totals, name) for name in Totals.__slots__},
-            staleness=[[tau, count] for tau, count in sorted(self.staleness.items())],
-            metrics=self.metrics,
             failures=epoch.failures,
             fatal=epoch.fatal,
+            **self.state(),
+            **standing,
         )
+
+    def state(self) -> dict[str, Any]:
+        """Return a copy of the counters, as JSON values."""
+        return {
+            "totals": asdict(self.totals),
+            "staleness": [[tau, count] for tau, count in sorted(self.staleness.items())],
+            "metrics": {name: list(sums) for name, sums in self.metrics.items()},
+        }
+
+    def load_state(self, saved: dict[str, Any], now: float = 0.0) -> None:
+        """Go on from what `state` returned."""
+        for counter in fields(Totals):
+            setattr(self.totals, counter.name, saved["totals"].get(counter.name, 0))
+        self.staleness.clear()
+        self.staleness.update({tau: count for tau, count in saved["staleness"]})
+        self.metrics.clear()
+        self.metrics.update({name: list(sums) for name, sums in saved["metrics"].items()})

@@ -9,6 +9,9 @@ from zmqdist.core.ledger import Standing
 from zmqdist.core.messages import Hello, Welcome
 from zmqdist.core.staleness import Policy
 
+NUMBER_BITS = 32
+"""Low bits of a session's number that count the sessions of one incarnation."""
+
 
 @dataclass(slots=True)
 class Session:
@@ -32,12 +35,21 @@ class Session:
 
 
 class Sessions:
-    """All open sessions, oldest first."""
+    """All open sessions, oldest first.
 
-    def __init__(self, policy: Policy) -> None:
+    Parameters
+    ----------
+    policy : Policy
+        Says how far they may run ahead.
+    incarnation : int
+        The master's. No two incarnations give out the same number.
+    """
+
+    def __init__(self, policy: Policy, incarnation: int = 0) -> None:
         self._policy = policy
+        self._incarnation = incarnation
         self._open: dict[int, Session] = {}
-        self._last_number = 0
+        self._last_number = incarnation << NUMBER_BITS
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self._open.values())
@@ -84,6 +96,7 @@ class Sessions:
             lease_s=lease_s,
             synchronous=self._policy.synchronous,
             patience=self._policy.patience,
+            incarnation=self._incarnation,
         )
 
     def close(self, session: Session) -> None:

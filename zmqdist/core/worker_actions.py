@@ -55,4 +55,11 @@ class SendPull:
     pull: Pull
 
 
-Action = SendToMaster | SendUpdate | Forget | Load | Subscribe | SendPull
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """What the replica holds is of an earlier incarnation: share no other's of that any more."""
+
+    incarnation: int
+
+
+Action = SendToMaster | SendUpdate | Forget | Load | Subscribe | SendPull | Renew

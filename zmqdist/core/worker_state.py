@@ -14,6 +14,7 @@ from enum import StrEnum
 from zmqdist.core.freshness import Freshness
 from zmqdist.core.holding import Holding
 from zmqdist.core.ledger import Outcome
+from zmqdist.core.lineage import Point
 from zmqdist.core.messages import (
     REQUEUED,
     Ack,
@@ -57,6 +58,7 @@ class Phase(StrEnum):
     LOST = "lost"
 
 
+NOTHING = Point(0, -1)
 OVER = (Phase.FINISHED, Phase.STOPPED, Phase.LOST)
 
 
@@ -70,8 +72,8 @@ class WorkerState:
     max_in_flight : int
         Updates under way at most: computed but not acknowledged, counting the one
         being computed.
-    have : int, default=-1
-        Version that the replica holds from an earlier partition, -1 for none.
+    have : Point
+        What the replica holds from an earlier partition; version -1 for nothing.
     in_place : bool, default=False
         The worker trains in place: it hears no broadcasts and asks for what it needs.
     keep_bits : int, default=0
@@ -91,7 +93,7 @@ class WorkerState:
         attempt: int,
         worker: str,
         max_in_flight: int = 2,
-        have: int = -1,
+        have: Point = NOTHING,
         in_place: bool = False,
         keep_bits: int = 0,
         shared: bool = False,
@@ -178,13 +180,13 @@ class WorkerState:
         return self._holding.readable
 
     @property
-    def base(self) -> int:
+    def base(self) -> Point:
         """The version that the worker's model holds."""
         return self.fresh.base
 
     @property
     def version(self) -> int:
-        """The version that the replica holds, -1 for none."""
+        """The version that the replica holds, -1 for none of this incarnation."""
         return self.fresh.version
 
     def want(self, now: float) -> list[Action]:
@@ -223,6 +225,8 @@ class WorkerState:
         if self.phase in OVER:
             return []
         if isinstance(message, Version):
+            if message.incarnation != self.fresh.incarnation:
+                return self._of_another_life(message, now)
             return self._holding.take(message, self.clock, now, ahead=self._ahead_of_limit())
         if isinstance(message, Welcome):
             return self._welcome(message, now)
@@ -314,15 +318,25 @@ class WorkerState:
         self.ahead = frozenset(message.ahead)
         if message.complete:
             return self._completed(asked=first)
-        actions = self._holding.welcome(message, first=first, now=now)
+        actions: list[Action] = []
         for step, push in list(self.unacknowledged.items()):
             self._sent_at[step] = now
             self._sent_again.add(step)
             actions.append(SendUpdate(self._stamped(push)))
+        # Behind the updates, so that the answer to a pull holds them
+        actions += self._holding.welcome(message, first=first, now=now)
         if self._finishing:
             self._sent_at[-1] = now
             actions.append(SendToMaster(replace(self._finishing, session=self.session)))
         return actions
+
+    def _of_another_life(self, message: Version, now: float) -> list[Action]:
+        """Take a version of a restarted master, which may be the first that is heard of it."""
+        later = message.incarnation > self.fresh.incarnation and message.run == self.hello.run
+        if not later or self.phase is not Phase.ACTIVE:
+            return []
+        self._enter(Phase.JOINING)
+        return self._say_hello(now)
 
     def _ack(self, message: Ack, now: float) -> list[Action]:
         self._raise_limit(message.limit)

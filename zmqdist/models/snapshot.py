@@ -186,6 +186,11 @@ class Replica:
         The arrays it holds.
     arrays : dict of str to ndarray, optional
         Where to hold them. Default: fresh arrays.
+
+    Attributes
+    ----------
+    version, incarnation : int
+        Which version it holds (-1: none), and of which life of the master.
     """
 
     def __init__(self, schema: Schema, arrays: dict[str, NDArray[Any]] | None = None) -> None:
@@ -193,6 +198,7 @@ class Replica:
         if arrays is None:
             arrays = {name: np.zeros(shape, dtype) for name, (dtype, shape) in schema.items()}
         self.arrays = arrays
+        self.incarnation = 0
         self.scalars: dict[str, Scalar] = {}
         self.version = -1
         nbytes = sum(array.nbytes for array in arrays.values())

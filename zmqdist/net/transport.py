@@ -266,7 +266,10 @@ class ClientSockets:
         return socket
 
     def subscribe(self, port: int, topic: bytes) -> None:
-        """Listen to broadcasts of `topic` on this port of the master's host."""
+        """Listen to broadcasts of `topic` on this port of the master's host, and no other."""
+        if self._subscriber is not None:
+            self._poller.unregister(self._subscriber)
+            self._subscriber.close(0)
         subscriber = self._socket(zmq.SUB)
         subscriber.rcvhwm = BROADCAST_DEPTH
         subscriber.subscribe(topic)

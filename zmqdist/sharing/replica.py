@@ -46,7 +46,8 @@ class SharedReplica:
     ----------
     run : str
     schema : dict of str to (dtype, shape)
-        Processes with the same run and schema share.
+    incarnation : int, default=0
+        Of the run's master. Processes share that have all of these in common.
 
     Attributes
     ----------
@@ -59,9 +60,10 @@ class SharedReplica:
         There can be no shared memory here.
     """
 
-    def __init__(self, run: str, schema: Schema) -> None:
+    def __init__(self, run: str, schema: Schema, incarnation: int = 0) -> None:
+        self.incarnation = incarnation
         offsets, size = _layout(schema)
-        mark = hashlib.sha256(json.dumps([run, schema]).encode()).digest()
+        mark = hashlib.sha256(json.dumps([run, incarnation, schema]).encode()).digest()
         self._segment = Segment.join(mark.hex()[:_MARK_BYTES], size, mark)
         memory = self._segment.memory
         self._words: NDArray[np.int64] = np.frombuffer(memory, np.int64, 8, _MARK_BYTES)

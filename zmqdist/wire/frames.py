@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from zmqdist.core.messages import Message, from_header, to_header
+from zmqdist.core.headers import from_header, to_header
+from zmqdist.core.messages import Message
 from zmqdist.errors import LocalProtocolError, RemoteProtocolError
 from zmqdist.wire.codec import FRAME_BYTES, Buffer
 from zmqdist.wire.tree import Encoded, decode_tree
