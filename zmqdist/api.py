@@ -25,7 +25,7 @@ from zmqdist.net.security import (
     default_key_file,
     read_client_keys,
 )
-from zmqdist.options import Callback, MasterOptions, TrainOptions
+from zmqdist.options import Callback, Evaluate, MasterOptions, StopWhen, TrainOptions
 from zmqdist.result import TrainResult
 from zmqdist.staleness.forms import as_policy
 from zmqdist.task import Gradient
@@ -233,6 +233,9 @@ class ZmqDist:
         epochs: int = 1,
         batch_size: int | None = None,
         tiers: Tiers | None = None,
+        evaluate: Evaluate | None = None,
+        evaluate_every_s: float | None = None,
+        stop_when: StopWhen | None = None,
         callbacks: Sequence[Callback] = (),
         max_updates: int | None = None,
         timeout_s: float | None = None,
@@ -265,6 +268,17 @@ class ZmqDist:
             often which rows are exchanged. Nothing is refreshed at a yield then; what
             others learned is added underneath the worker's own progress. The yielded
             value may be an `Update` with extra entries, examples and metrics, or None.
+        evaluate : callable (model) -> number or dict of numbers, optional
+            Judges a copy of a published version, in a thread of this process, while
+            updates go on: at the beginning, from time to time, and the final model.
+            What it returns goes into `TrainResult.history`, a plain number as
+            ``"score"``. If it raises at first, the run ends; later it is logged.
+        evaluate_every_s : float, optional
+            From one evaluation to the next, in seconds; no two run at once. Default: so
+            often that they take a tenth of the time.
+        stop_when : callable (entry) -> bool, optional
+            Called with the entry of the history that an evaluation made; if true, the
+            run ends: ``lambda now: now["analogy"] > 0.3``.
         callbacks : sequence of callable (stats: dict)
             Called about each second with what `stats` returns.
         max_updates : int, optional
@@ -284,6 +298,8 @@ class ZmqDist:
             The user's function raised; the error names partition and step.
         UpdateError
             An update cannot be sent or does not fit; the model is as before it.
+        EvaluationError
+            `evaluate` or `stop_when` raised at first; the model holds what it learned.
         MasterUnreachable, MasterLost, TrainTimeout, TrainError
             See these.
         ConfigError
@@ -301,6 +317,9 @@ class ZmqDist:
             epochs=epochs,
             batch_size=batch_size,
             tiers=tiers if tiers is not None else getattr(gradient, "tiers", None),
+            evaluate=evaluate,
+            evaluate_every_s=evaluate_every_s,
+            stop_when=stop_when,
             callbacks=tuple(callbacks),
             max_updates=max_updates,
             timeout_s=timeout_s,

@@ -76,12 +76,17 @@ class Driver:
         assert isinstance(report, Report)  # noqa: S101 - as above
         return report
 
-    def fetch(self, parameters: Parameters, version: int) -> int:
-        """Load the master's model, at least as of `version`; return its version."""
-        received = self._ask(Pull(0, -1, version), Version)
-        replica = Replica(parameters.schema())
+    def pull(self, replica: Replica, version: int) -> str:
+        """Bring a replica up to what is published, at least `version`; return the run."""
+        received = self._ask(Pull(0, replica.version, version), Version)
         assert isinstance(received.message, Version)  # noqa: S101 - as above
         replica.load(received.message.version, received.decode(replica.max_bytes))
+        return received.message.run
+
+    def fetch(self, parameters: Parameters, version: int) -> int:
+        """Load the master's model, at least as of `version`; return its version."""
+        replica = Replica(parameters.schema())
+        self.pull(replica, version)
         parameters.load(replica.arrays, replica.scalars)
         return replica.version
 

@@ -89,6 +89,10 @@ class DescentError(TrainError):
     """The user's ``descent`` raised; ``partition``, ``step`` and ``traceback`` say where."""
 
 
+class EvaluationError(TrainError):
+    """The user's ``evaluate`` raised at first; ``version`` says on which model."""
+
+
 class TrainTimeout(TrainError):
     """``timeout_s`` passed before the data was used up."""
 

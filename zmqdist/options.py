@@ -18,6 +18,8 @@ from zmqdist.wire.codec import CODECS
 from zmqdist.wire.lossy import parse_codec
 
 Callback = Callable[[dict[str, Any]], object]
+Evaluate = Callable[[Any], Any]
+StopWhen = Callable[[dict[str, float]], object]
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,9 @@ class TrainOptions:
     epochs: int
     batch_size: int | None
     tiers: Tiers | None
+    evaluate: Evaluate | None
+    evaluate_every_s: float | None
+    stop_when: StopWhen | None
     callbacks: tuple[Callback, ...]
     max_updates: int | None
     timeout_s: float | None
@@ -102,5 +107,14 @@ class TrainOptions:
                 f"codec={self.codec!r} rounds updates of their own; with tiers=, "
                 "Tiers(keep_bits=) does"
             )
-        if self.timeout_s is not None and not self.timeout_s > 0:
-            raise ConfigError(f"timeout_s is {self.timeout_s!r}; expected seconds > 0")
+        for name in ("evaluate", "stop_when"):
+            function = getattr(self, name)
+            if function is not None and not callable(function):
+                raise ConfigError(f"{name} is {function!r:.80}; expected a function")
+        for name in ("evaluate_every_s", "stop_when"):
+            if self.evaluate is None and getattr(self, name) is not None:
+                raise ConfigError(f"{name}= is for evaluate=, which is not given")
+        for name in ("evaluate_every_s", "timeout_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} is {value!r}; expected seconds > 0")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from zmqdist.core.messages import Report
 from zmqdist.errors import ConfigError
+
+FIGURES = ("seconds", "version", "applied", "examples")
+"""Where the training stood: in every entry of a history."""
+
+TAKEN = frozenset({*FIGURES, "staleness", "evaluation_s"})
+"""Names in an entry of a history that figures of `evaluate` cannot have."""
 
 
 @dataclass
@@ -37,7 +44,11 @@ class TrainResult:
         Task attempts that joined, and those that fell silent beyond their lease.
     history : list of dict
         One entry about each second: seconds, version, applied, examples, staleness
-        (mean since the entry before), and the means of the updates' metrics.
+        (mean since the entry before), and the means of the updates' metrics. Entries of
+        evaluations hold what `evaluate` returned, the version that it is of, when that
+        was taken, and `evaluation_s`, the time that `evaluate` took.
+    stopped : str
+        Why the run ended before its data did; empty if it did not.
     """
 
     version: int = 0
@@ -57,6 +68,7 @@ class TrainResult:
     bytes_published_decoded: int = 0
     sessions: int = 0
     evicted: int = 0
+    stopped: str = ""
 
     @classmethod
     def between(cls, before: Report, after: Report, seconds: float) -> TrainResult:
@@ -76,6 +88,11 @@ class TrainResult:
         total = sum(tau * count for tau, count in self.staleness.items())
         return total / max(1, sum(self.staleness.values()))
 
+    @property
+    def evaluations(self) -> list[dict[str, float]]:
+        """The entries of `history` that evaluations made: the learning curve."""
+        return [entry for entry in self.history if "evaluation_s" in entry]
+
     def summary(self) -> str:
         """Return a table of what happened, for people."""
         rows = [
@@ -92,6 +109,10 @@ class TrainResult:
             ("published", _saved(self.bytes_published, self.bytes_published_decoded)),
             ("seconds", f"{self.seconds:.1f}"),
         ]
+        if self.stopped:
+            rows.append(("stopped early", self.stopped))
+        for name, value in judged(self.evaluations[-1] if self.evaluations else {}).items():
+            rows.append((name, f"{value:.4g} at version {self.evaluations[-1]['version']:,}"))
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {value}" for name, value in rows]
         return "\n".join([*lines, *self._histogram()])
@@ -113,34 +134,57 @@ class TrainResult:
             lines.append(f"  {label:>9} {count:>8,} {'#' * round(width * count / most)}")
         return lines
 
-    def plot(self) -> Any:
-        """Draw the history: metrics and examples over versions, and the staleness.
+    def plot(self, *, over: str = "version") -> Any:
+        """Draw the learning curve: evaluations and metrics; and the staleness.
+
+        Parameters
+        ----------
+        over : {"version", "examples", "seconds"}, default="version"
+            What the curves are drawn over.
 
         Returns
         -------
         matplotlib.figure.Figure
+            One curve for each figure of `evaluate` and for each metric; without any,
+            the examples. A bar for each staleness comes last.
 
         Raises
         ------
         ConfigError
-            If matplotlib is not installed.
+            If matplotlib is not installed, or `over` is none of these.
         """
         try:
             from matplotlib.figure import Figure
         except ImportError:
             raise ConfigError("plot() needs matplotlib: pip install 'zmqdist[plot]'") from None
-        known = {"seconds", "version", "applied", "examples", "staleness"}
-        metrics = sorted({name for entry in self.history for name in entry} - known)
-        figure = Figure(figsize=(9, 3 + 2 * max(1, len(metrics))), layout="constrained")
-        curves = metrics or ["examples"]
+        if over not in _AXES:
+            raise ConfigError(f"over is {over!r}; expected one of {', '.join(_AXES)}")
+        evaluations = self.evaluations
+        others = [entry for entry in self.history if "evaluation_s" not in entry]
+        curves = [(name, evaluations, "o-") for name in _names(evaluations)]
+        curves += [(name, others, "-") for name in _names(others)]
+        curves = curves or [("examples", others, "-")]
+        figure = Figure(figsize=(9, 3 + 2 * len(curves)), layout="constrained")
         axes = figure.subplots(len(curves) + 1, 1, squeeze=False)[:, 0]
-        for axis, name in zip(axes, curves, strict=False):
-            points = [(entry["version"], entry[name]) for entry in self.history if name in entry]
-            axis.plot(*zip(*points, strict=True) if points else ([], []))
-            axis.set(xlabel="version (applied updates)", ylabel=name)
+        for axis, (name, entries, style) in zip(axes, curves, strict=False):
+            points = [(entry[over], entry[name]) for entry in entries if name in entry]
+            axis.plot(*zip(*points, strict=True) if points else ([], []), style)
+            axis.set(xlabel=_AXES[over], ylabel=name)
         axes[-1].bar(list(self.staleness), list(self.staleness.values()))
         axes[-1].set(xlabel="staleness (versions)", ylabel="applied updates")
         return figure
+
+
+_AXES = {"version": "version (applied updates)", "examples": "examples", "seconds": "seconds"}
+
+
+def judged(entry: Mapping[str, float]) -> dict[str, float]:
+    """Return what an entry holds besides where the training stood."""
+    return {name: value for name, value in entry.items() if name not in TAKEN}
+
+
+def _names(entries: Iterable[Mapping[str, float]]) -> list[str]:
+    return sorted({name for entry in entries for name in judged(entry)})
 
 
 def _saved(coded: int, decoded: int) -> str:

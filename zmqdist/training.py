@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
+from bisect import insort
+from collections.abc import Callable
 from typing import Any
 
 from zmqdist.connection import Assignment
@@ -12,6 +15,7 @@ from zmqdist.core.messages import Begun, Report
 from zmqdist.driver import Driver
 from zmqdist.engines import Engine, Job
 from zmqdist.errors import ConfigError, MasterLost, TrainError, TrainTimeout, ZmqdistError
+from zmqdist.evaluation import Evaluation
 from zmqdist.failures import fatal_error, job_error
 from zmqdist.master import Master
 from zmqdist.models.base import Parameters
@@ -19,7 +23,7 @@ from zmqdist.models.structure import dump_structure
 from zmqdist.net.address import WILDCARDS, endpoint, parse_address
 from zmqdist.net.security import ClientKeys, KeyPair
 from zmqdist.options import TrainOptions
-from zmqdist.result import TrainResult
+from zmqdist.result import FIGURES, TrainResult
 from zmqdist.task import Summary
 from zmqdist.telemetry.progress import Progress
 
@@ -42,7 +46,7 @@ MAX_IDLE_ROUNDS = 3
 
 
 class _Enough(Exception):
-    """`max_updates` was reached: the run ends well before its data does."""
+    """`max_updates` or `stop_when`: the run ends well before its data does."""
 
 
 class Training:
@@ -77,6 +81,7 @@ class Training:
         self._saw_items = False
         self._progress: Progress | None = None
         self._last_sums: dict[str, list[float]] = {}
+        self._evaluation: Evaluation | None = None
 
     def run(self) -> TrainResult:
         """Run all epochs; returns when the ledger is complete."""
@@ -84,15 +89,25 @@ class Training:
         self._parameters.arrays(), self._parameters.scalars()  # what they were at first
         payload = dump_structure(self._parameters.model, self._parameters, options.gradient)
         worker_keys = KeyPair.generate() if self._keys is not None else None
-        driver = Driver(self._driver_address(), self._keys, on_silence=self._silence)
+        if options.evaluate is not None:
+            self._evaluation = Evaluation(
+                options.evaluate,
+                options.stop_when,
+                options.evaluate_every_s,
+                payload,
+                self._connect,
+            )
+        driver = self._connect(self._silence)
         total = options.epochs * self._engine.partitions
         try:
             with Progress(options.progress, total) as progress:
                 self._progress = progress
                 for epoch in range(options.epochs):
                     try:
+                        self._evaluate()
                         self._run_epoch(driver, worker_keys, payload, epoch, progress)
-                    except _Enough:
+                    except _Enough as enough:
+                        self.result.stopped = str(enough)
                         break
             if self._master is None:
                 driver.fetch(self._parameters, self.result.version)
@@ -104,14 +119,19 @@ class Training:
                 "the data is empty: none of the partitions holds an item; check the input path "
                 "and the filters"
             )
+        if self._evaluation is not None:
+            until = self._started + (options.timeout_s or math.inf)
+            for entry in self._evaluation.finish(self._figures(), self.result.version, until):
+                self._note(entry)
         return self.result
 
-    def _driver_address(self) -> str:
-        """Return the master's address for this process, which may not reach the advertised one."""
-        if self._master is None:
-            return self._address
-        host = self._master.options.bind_host
-        return endpoint("127.0.0.1" if host in WILDCARDS else host, parse_address(self._address)[1])
+    def _connect(self, on_silence: Callable[[float], None] | None = None) -> Driver:
+        """Connect to the master, which this process may not reach as it is advertised."""
+        address = self._address
+        if self._master is not None:
+            host, port = self._master.options.bind_host, parse_address(address)[1]
+            address = endpoint("127.0.0.1" if host in WILDCARDS else host, port)
+        return Driver(address, self._keys, on_silence=on_silence)
 
     # ---- one epoch ------------------------------------------------------------------------
 
@@ -267,7 +287,8 @@ class Training:
             raise fatal_error(report.fatal) from self._cause()
         options = self._options
         if options.max_updates is not None and self.result.applied >= options.max_updates:
-            raise _Enough
+            raise _Enough(f"max_updates={options.max_updates} was reached")
+        self._evaluate()
         if options.timeout_s is not None and now - self._started > options.timeout_s:
             done = self._engine.partitions - len(report.missing)
             raise TrainTimeout(
@@ -275,6 +296,23 @@ class Training:
                 f"{options.epochs} with {done} of {self._engine.partitions} partitions complete "
                 f"and {self.result.applied:,} updates applied; the model holds these"
             )
+
+    def _evaluate(self) -> None:
+        """Keep what an evaluation found; end the run if that is enough."""
+        if self._evaluation is None:
+            return
+        entry = self._evaluation.look(self._figures(), time.monotonic())
+        if entry is not None:
+            self._note(entry)
+        if self._evaluation.stop:
+            raise _Enough("stop_when was true of an evaluation")
+
+    def _note(self, entry: dict[str, float]) -> None:
+        """Put an evaluation where its version belongs, which may be long past."""
+        insort(self.result.history, entry, key=lambda entry: entry["seconds"])
+
+    def _figures(self) -> dict[str, float]:
+        return {name: getattr(self.result, name) for name in FIGURES}
 
     def _cause(self) -> BaseException | None:
         return self._master.error if self._master is not None else None
@@ -308,8 +346,7 @@ class Training:
             for name, (total, count) in sums.items()
             if count > last.get(name, [0, 0])[1]
         }
-        figures = ("seconds", "version", "applied", "examples")
-        return {**{name: getattr(result, name) for name in figures}, **means}
+        return {**self._figures(), **means}
 
 
 def _weighted(histogram: list[list[int]]) -> float:

@@ -11,7 +11,7 @@ import pytest
 from gensim.models import Word2Vec
 from gensim.models.doc2vec import Doc2Vec, TaggedDocument
 
-from zmqdist import DeepDist, delta
+from zmqdist import DeepDist, ZmqDist, delta
 
 pytestmark = pytest.mark.spark
 
@@ -118,6 +118,24 @@ def test_a_plain_numpy_model(sc, master):
         assert result.version == result.applied == 3 * 200
     assert model.seen == result.examples == 12_000
     assert np.abs(model.weights - truth).max() < 0.01, result.summary()
+
+
+def test_evaluation_beside_spark_ends_the_run(sc):
+    def gradient(model, items):
+        for _ in items:
+            yield {"w": np.ones(3)}
+
+    with ZmqDist({"w": np.zeros(3)}) as dd:
+        result = dd.train(
+            sc.parallelize(range(2_000_000), 4),
+            gradient,
+            evaluate=lambda model: {"least": model["w"].min(), "most": model["w"].max()},
+            evaluate_every_s=0.1,
+            stop_when=lambda now: now["least"] >= 20,
+        )
+    last = result.evaluations[-1]
+    assert result.stopped == "stop_when was true of an evaluation"
+    assert last["least"] == last["most"] == last["version"] == result.version >= 20
 
 
 def test_quickstart_shows_its_options(start):

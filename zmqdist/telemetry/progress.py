@@ -10,7 +10,7 @@ from typing import Any
 
 from zmqdist.core.messages import Report
 from zmqdist.errors import ConfigError
-from zmqdist.result import TrainResult
+from zmqdist.result import TrainResult, judged
 
 SILENCE_S = 5.0
 """How long nothing may happen before the line says so, in seconds."""
@@ -91,7 +91,7 @@ class Progress:
             f"{so_far.applied:,} updates, version {report.version:,}, "
             f"{rate:,.0f} {self._unit}/s, staleness {so_far.staleness_mean:.1f}, "
             f"{so_far.bytes_received / 1e6:,.0f} MB in {so_far.bytes_published / 1e6:,.0f} MB out, "
-            f"{report.workers} workers"
+            f"{report.workers} workers" + self._judgement(so_far)
         )
         idle_s = now - self._settled_at
         idle = f", no update for {idle_s:.0f} s" if idle_s >= SILENCE_S else ""
@@ -102,3 +102,9 @@ class Progress:
         if self._bar is not None and seconds >= SILENCE_S:
             figures = f"{self._figures}, " if self._figures else ""
             self._bar.set_postfix_str(f"{figures}no answer from the master for {seconds:.0f} s")
+
+    @staticmethod
+    def _judgement(so_far: TrainResult) -> str:
+        """Return the figures of the last evaluation."""
+        figures = judged(so_far.evaluations[-1]) if so_far.evaluations else {}
+        return "".join(f", {name} {value:.4g}" for name, value in figures.items())
