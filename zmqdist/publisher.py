@@ -15,6 +15,7 @@ from zmqdist.core.master_state import MasterState
 from zmqdist.core.messages import Version
 from zmqdist.errors import RemoteProtocolError
 from zmqdist.models.base import Parameters
+from zmqdist.models.norms import NormWatch
 from zmqdist.models.snapshot import Snapshot
 from zmqdist.net.transport import MasterSockets
 from zmqdist.wire.frames import Received, pack
@@ -47,6 +48,7 @@ class Publisher:
         max_pull_bytes: int,
     ) -> None:
         self._snapshot = Snapshot(parameters)
+        self._norms = NormWatch(parameters)
         self._state = state
         self._sockets = sockets
         self._codec = codec
@@ -68,6 +70,8 @@ class Publisher:
         started = time.monotonic()
         base, version = self._state.published, self._state.version
         tree = self._snapshot.take(version)
+        self._norms.look(tree["arrays"], version)
+        self._state.totals.max_row_norm = self._norms.largest
         if self._sockets.subscribed and base >= 0:
             self._sockets.publish(self._state.run.encode(), self._frames(base, tree))
         self._state.was_published(started, time.monotonic())

@@ -12,7 +12,7 @@ from zmqdist.errors import ConfigError
 FIGURES = ("seconds", "version", "applied", "examples")
 """Where the training stood: in every entry of a history."""
 
-TAKEN = frozenset({*FIGURES, "staleness", "evaluation_s"})
+TAKEN = frozenset({*FIGURES, "staleness", "evaluation_s", "max_row_norm"})
 """Names in an entry of a history that figures of `evaluate` cannot have."""
 
 
@@ -42,9 +42,12 @@ class TrainResult:
         The same before coding: what compression and sparse rows saved.
     sessions, evicted : int
         Task attempts that joined, and those that fell silent beyond their lease.
+    max_row_norm : float
+        Largest norm of a row of a two-dimensional array, over all published versions of
+        the master.
     history : list of dict
-        One entry about each second: seconds, version, applied, examples, staleness
-        (mean since the entry before), and the means of the updates' metrics. Entries of
+        One entry about each second: seconds, version, applied, examples, max_row_norm,
+        staleness (mean since the entry before), and the means of the updates' metrics. Entries of
         evaluations hold what `evaluate` returned, the version that it is of, when that
         was taken, and `evaluation_s`, the time that `evaluate` took.
     stopped : str
@@ -69,6 +72,7 @@ class TrainResult:
     sessions: int = 0
     evicted: int = 0
     stopped: str = ""
+    max_row_norm: float = 0.0
 
     @classmethod
     def between(cls, before: Report, after: Report, seconds: float) -> TrainResult:
@@ -77,6 +81,7 @@ class TrainResult:
         for name, total in after.totals.items():
             if hasattr(result, name):
                 setattr(result, name, int(total - before.totals.get(name, 0)))
+        result.max_row_norm = after.totals["max_row_norm"]  # no count: the largest so far
         earlier = {tau: count for tau, count in before.staleness}
         histogram = {tau: count - earlier.get(tau, 0) for tau, count in after.staleness}
         result.staleness = {tau: count for tau, count in histogram.items() if count}
@@ -107,6 +112,7 @@ class TrainResult:
             ("staleness", f"mean {self.staleness_mean:.2f}, max {max(self.staleness, default=0)}"),
             ("received", _saved(self.bytes_received, self.bytes_received_decoded)),
             ("published", _saved(self.bytes_published, self.bytes_published_decoded)),
+            ("longest row", f"{self.max_row_norm:,.4g}"),
             ("seconds", f"{self.seconds:.1f}"),
         ]
         if self.stopped:

@@ -346,7 +346,7 @@ class Training:
             for name, (total, count) in sums.items()
             if count > last.get(name, [0, 0])[1]
         }
-        return {**self._figures(), **means}
+        return {**self._figures(), "max_row_norm": result.max_row_norm, **means}
 
 
 def _weighted(histogram: list[list[int]]) -> float:

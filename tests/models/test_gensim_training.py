@@ -289,7 +289,7 @@ def judged(model: Any) -> tuple[float, float]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_eight_workers_learn_what_one_process_learns() -> None:
+def test_eight_workers_learn_what_one_process_learns(caplog: pytest.LogCaptureFixture) -> None:
     text = wikipedia()
     parts = [text[worker::WORKERS] for worker in range(WORKERS)]
     options = {"vector_size": 50, "min_count": 5, "epochs": EPOCHS}
@@ -297,8 +297,10 @@ def test_eight_workers_learn_what_one_process_learns() -> None:
     plain.train(text, total_examples=len(text), epochs=EPOCHS)
     with ZmqDist(tiers, **WORD_VECTORS) as dd:
         dd.train(parts, Embedding(), epochs=EPOCHS, workers=WORKERS)
+    assert "training runs away" not in caplog.text
     with ZmqDist(summed, staleness=WORD_VECTORS["staleness"]) as dd:
         dd.train(parts, deltas, epochs=2, workers=WORKERS)  # is enough to come apart
+    assert "training runs away: the rows of wv.vectors and syn1neg" in caplog.text
     (rho, norm), (rho_tiers, norm_tiers), (rho_summed, norm_summed) = map(
         judged, (plain, tiers, summed)
     )

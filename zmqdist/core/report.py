@@ -15,7 +15,8 @@ from zmqdist.core.messages import Report
 class Totals:
     """Counters since the run began; all only grow.
 
-    `settled` counts steps, those whose updates wait in a buffer included.
+    `settled` counts steps, those whose updates wait in a buffer included; `max_row_norm`
+    is the largest norm of a row that was published.
     """
 
     settled: int = 0
@@ -37,6 +38,7 @@ class Totals:
     bytes_published_decoded: int = 0
     publications: int = 0
     pulls: int = 0
+    max_row_norm: float = 0.0
 
 
 @dataclass(slots=True)

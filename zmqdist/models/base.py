@@ -70,6 +70,14 @@ class Parameters(ABC):
         """Return array -> its row numbers, those that change most often first, where known."""
         return {}
 
+    def factors(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Return the arrays whose rows are multiplied with those of the others: a score each.
+
+        Inputs and outputs of word vectors, whose norms say together whether training
+        runs away (`zmqdist.models.norms`).
+        """
+        return frozenset(), frozenset()
+
     def adds_up(self, name: str) -> bool:
         """Say whether workers' changes of scalar `name` are to be added up.
 

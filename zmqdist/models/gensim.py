@@ -96,6 +96,10 @@ class GensimParameters(PathParameters):
             orders["wv.vectors_ngrams"] = np.argsort(-sums, kind="stable")
         return orders
 
+    def factors(self) -> tuple[frozenset[str], frozenset[str]]:
+        outputs = frozenset({"syn1", "syn1neg"})
+        return frozenset(self._arrays) - outputs, outputs
+
     def adds_up(self, name: str) -> bool:
         return name not in _SETTINGS
 
