@@ -334,7 +334,7 @@ class Connection:
         match action:
             case SendToMaster():
                 self._sockets.send(pack(action.message))
-            case SendUpdate():
+            case SendUpdate() if self._state.awaits(action.push):
                 encoded = self._encoded.get(action.push.step)
                 self._sockets.send(pack(action.push, encoded))
             case Forget():

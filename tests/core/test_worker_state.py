@@ -204,6 +204,21 @@ def test_one_in_flight_waits_for_what_is_published() -> None:
     assert state.base == (0, 5)
 
 
+def test_what_was_answered_before_it_was_sent_stays_here() -> None:
+    """The step was sent twice, turned down twice, and computed again in between."""
+    state = active()
+    first = step(state, 1)
+    state.receive(ack(1, "requeue"), 0.0)
+    assert state.requeued.pop() == 1
+    state.receive(Version("run", -1, 4, 0), 0.0)
+    second = step(state, 1)
+    assert (state.awaits(first), state.awaits(second)) == (False, True)
+    state.receive(ack(1, "requeue"), 0.0)
+    assert not state.awaits(second)
+    third = step(state, 1)
+    assert (state.awaits(second), state.awaits(third)) == (False, True)
+
+
 @pytest.mark.parametrize(("outcome", "requeued"), [("requeue", [1]), ("rejected", [])])
 def test_too_stale_means_a_fresh_model_first(outcome: str, requeued: list[int]) -> None:
     state = active()

@@ -116,7 +116,7 @@ def word_model(cls: type[Any] = Word2Vec, **options: Any) -> Any:
     [
         (word_model(), "wv.vectors", "syn1neg"),
         (word_model(hs=1, negative=0), "wv.vectors", "syn1"),
-        (word_model(FastText, bucket=10), "wv.vectors_ngrams", "syn1neg"),
+        (word_model(FastText, bucket=10), "wv.vectors_vocab", "syn1neg"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )

@@ -144,6 +144,15 @@ class WorkerState:
         self._sent_at[push.step] = now
         return [SendUpdate(self._stamped(push))]
 
+    def awaits(self, push: Push) -> bool:
+        """Whether the answer to this push is open.
+
+        An earlier copy of its step may have been answered while it waited to be sent: its
+        arrays are gone then, and those of a later one may be in their place.
+        """
+        mine = self.unacknowledged.get(push.step)
+        return mine is not None and mine.clock == push.clock
+
     def start(self) -> tuple[int, bool]:
         """Start the step that `may_start` allows.
 

@@ -98,7 +98,8 @@ class GensimParameters(PathParameters):
 
     def factors(self) -> tuple[frozenset[str], frozenset[str]]:
         outputs = frozenset({"syn1", "syn1neg"})
-        return frozenset(self._arrays) - outputs, outputs
+        # an n-gram is one of many that are averaged, so it may be long
+        return frozenset(self._arrays) - outputs - {"wv.vectors_ngrams"}, outputs
 
     def adds_up(self, name: str) -> bool:
         return name not in _SETTINGS
