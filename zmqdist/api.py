@@ -52,8 +52,9 @@ class ZmqDist:
         as it arrives, row by row, against what other workers did meanwhile
         (`zmqdist.damping`). Default: updates are applied as they are.
     codec : str, default="auto"
-        How arrays are compressed: ``"auto"`` chooses for each array, or ``"raw"``,
-        ``"lz4"``, ``"zstd"``, all loss-free. ``"float16"`` and ``"bitround:K"`` (K bits of
+        How arrays are compressed: ``"auto"`` chooses for each array, and copies updates where
+        that is faster on the link (`zmqdist.core.link`); or ``"raw"``, ``"lz4"``,
+        ``"zstd"``, all loss-free. ``"float16"`` and ``"bitround:K"`` (K bits of
         mantissa) round what workers send, and send what was cut off with the next update
         (`zmqdist.models.feedback`); versions go out as with ``"auto"``.
     host : str, optional

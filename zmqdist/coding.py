@@ -1,34 +1,41 @@
-"""How a worker's updates become frames: rounded if wanted, then compressed."""
+"""How a worker's updates become frames: rounded if wanted, and compressed where it pays."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Any
 
+from zmqdist.core.link import Choice, Link
 from zmqdist.models.feedback import Feedback
-from zmqdist.wire.lossy import parse_codec
+from zmqdist.wire.lossy import BitRound, parse_codec
 from zmqdist.wire.tree import Encoded, encode_tree
 
 
 class UpdateCoder:
     """Encodes the updates of one worker process, partition after partition.
 
+    The thread of the task encodes, that of the sockets says when updates leave and what
+    becomes of them.
+
     Parameters
     ----------
     codec : str
-        See `zmqdist.wire.lossy.parse_codec`.
+        See `zmqdist.wire.lossy.parse_codec`. With ``"auto"`` and ``"float16"``, nothing is
+        compressed while copying is faster on this link.
+    tiers : bool, default=False
+        The updates are rounded already, to be compressed: the link has no say.
     """
 
-    def __init__(self, codec: str) -> None:
-        self.codec = codec
+    def __init__(self, codec: str, *, tiers: bool = False) -> None:
+        self.codec, self.tiers = codec, tiers
         self._lossless, rounding = parse_codec(codec)
         self._feedback = None if rounding is None else Feedback(rounding)
+        self._link = Link()
+        free = self._lossless == "auto" and not isinstance(rounding, BitRound) and not tiers
+        self._choice = Choice(self._link) if free else None
         self._settled: deque[tuple[int, bool]] = deque()
-
-    def settle(self, step: int, *, applied: bool) -> None:
-        """Note what became of a step; for another thread than that of `encode`."""
-        if self._feedback is not None:
-            self._settled.append((step, applied))
+        self._left: dict[int, tuple[int, float] | None] = {}
 
     def encode(self, step: int, update: Any) -> Encoded:
         """Encode the update of a step.
@@ -38,16 +45,36 @@ class UpdateCoder:
         UpdateError
             As by `encode_tree`.
         """
-        if self._feedback is None:
-            return encode_tree(update, self._lossless)
         self.take_in()
-        return encode_tree(self._feedback.round(step, update), self._lossless)
+        if self._feedback is not None:
+            update = self._feedback.round(step, update)
+        if self._choice is None:
+            return encode_tree(update, self._lossless)
+        codec, started = self._choice.next(), time.monotonic()
+        encoded = encode_tree(update, codec)
+        seconds = time.monotonic() - started
+        self._choice.took(codec, encoded.decoded_bytes, encoded.encoded_bytes, seconds)
+        return encoded
+
+    def sent(self, step: int, encoded: Encoded) -> None:
+        """Note that an update leaves; one that leaves twice says nothing of the link."""
+        again = step in self._left
+        self._left[step] = None if again else (encoded.encoded_bytes, time.monotonic())
+
+    def settle(self, step: int, *, applied: bool) -> None:
+        """Note what became of a step."""
+        self._settled.append((step, applied))
+        if (left := self._left.pop(step, None)) is not None:
+            self._link.moved(left[0], time.monotonic() - left[1])
 
     def take_in(self) -> None:
-        """Take in what `settle` noted; at the end of a partition, before steps count anew."""
-        while self._settled and self._feedback is not None:
+        """Give back what `settle` noted as not applied."""
+        while self._settled:
             step, applied = self._settled.popleft()
-            self._feedback.settle(step, applied=applied)
+            if self._feedback is not None:
+                self._feedback.settle(step, applied=applied)
 
     def close(self) -> None:
-        """Nothing is held that others wait for."""
+        """End a partition: the steps of the next count anew."""
+        self.take_in()
+        self._left.clear()

@@ -335,7 +335,8 @@ class Connection:
             case SendToMaster():
                 self._sockets.send(pack(action.message))
             case SendUpdate() if self._state.awaits(action.push):
-                encoded = self._encoded.get(action.push.step)
+                if (encoded := self._encoded.get(action.push.step)) is not None:
+                    self._coder.sent(action.push.step, encoded)
                 self._sockets.send(pack(action.push, encoded))
             case Forget():
                 self._encoded.pop(action.step, None)
@@ -375,11 +376,12 @@ class Connection:
 
     def _borrow_coder(self) -> UpdateCoder:
         kept = _coders.take(self.assignment.run)
-        codec = self.assignment.codec
-        return kept if kept is not None and kept.codec == codec else UpdateCoder(codec)
+        codec, tiers = self.assignment.codec, self.assignment.tiers is not None
+        alike = kept is not None and (kept.codec, kept.tiers) == (codec, tiers)
+        return kept if kept is not None and alike else UpdateCoder(codec, tiers=tiers)
 
     def _return_all(self) -> None:
-        self._coder.take_in()
+        self._coder.close()
         _coders.put(self.assignment.run, self._coder)
         _replicas.put(self.assignment.run, self._replica)
 
