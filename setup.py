@@ -32,7 +32,7 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["zmqdist*"]),
-    package_data={"zmqdist": ["py.typed"]},
+    package_data={"zmqdist": ["py.typed", "tuning/report/page.css"]},
     python_requires=">=3.11,<3.14",
     install_requires=["numpy", "pyzmq>=26", "blosc>=1.11", "cloudpickle>=3"],
     extras_require={
@@ -57,5 +57,10 @@ setup(
         "fuzz": ["atheris", "scipy"],
         "lint": ["import-linter>=2.3", "mypy>=1.11", "ruff>=0.9"],
     },
-    entry_points={"console_scripts": ["zmqdist-master = zmqdist.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "zmqdist-master = zmqdist.cli:main",
+            "zmqdist-tune = zmqdist.tuning.cli:main",
+        ]
+    },
 )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from zmqdist import __version__
 from zmqdist.errors import ConfigError, ZmqdistError
 from zmqdist.master import Master
 from zmqdist.merge import parse_merge
+from zmqdist.named import load_function
 from zmqdist.net.address import choose_hosts
 from zmqdist.net.security import default_key_file, read_master_keys, write_key_files
 from zmqdist.options import MasterOptions
@@ -133,8 +133,8 @@ def _serve(options: argparse.Namespace) -> int:
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     sys.path.insert(0, os.getcwd())
-    factory = _load(options.model, "--model")
-    descent = _load(options.descent, "--descent") if options.descent else None
+    factory = load_function(options.model, "--model")
+    descent = load_function(options.descent, "--descent") if options.descent else None
     policy = as_policy(options.staleness or None)
     merge = parse_merge(options.merge) if options.merge else None
     keys = None
@@ -197,27 +197,6 @@ def _save(master: Master, path: Path) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(path)
-
-
-def _load(name: str, option: str) -> Callable[..., Any]:
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise ConfigError(f"{option} is {name!r}; expected pkg.mod:function")
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except ImportError as error:
-        raise ConfigError(
-            f"{option} {name}: cannot import {module_name!r}: {error}; run zmqdist-master where "
-            "Python finds the module, or set PYTHONPATH"
-        ) from error
-    except AttributeError as error:
-        raise ConfigError(f"{option} {name}: {error}") from None
-    if not callable(found):
-        raise ConfigError(f"{option} {name} is a {type(found).__name__}; expected a function")
-    function: Callable[..., Any] = found
-    return function
 
 
 if __name__ == "__main__":

@@ -269,7 +269,7 @@ def test_rows_csv_and_data_frame_agree(tmp_path: Path) -> None:
         frame = study.trials_dataframe()
         table = rows(study.trials)
         text = io.StringIO()
-        write_csv(study.trials, text)
+        write_csv(study, text)
     assert list(frame["value"].fillna(-1)) == [1.5, math.inf, -1]
     assert list(frame["state"]) == [row["state"] for row in table]
     assert list(frame.columns) == list(table[0])

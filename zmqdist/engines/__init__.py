@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zmqdist.engines.job import Engine, Job
 from zmqdist.errors import ConfigError
 
-__all__ = ["Engine", "Job", "engine_for", "spark_driver_host"]
+__all__ = ["Engine", "Job", "engine_for", "spark_driver_host", "start_spark"]
 
 
 def engine_for(data: Any, workers: int | None) -> Engine:
@@ -52,3 +52,18 @@ def spark_driver_host() -> str | None:
     from zmqdist.engines.spark_rdd import driver_host
 
     return driver_host()
+
+
+def start_spark(master: str, conf: Mapping[str, str]) -> Any:
+    """Return the running Spark session, or start one; see `zmqdist.engines.spark_session`.
+
+    Raises
+    ------
+    ConfigError
+        If pyspark is not installed.
+    """
+    try:
+        from zmqdist.engines.spark_session import session
+    except ImportError:
+        raise ConfigError("Spark needs pyspark: pip install 'zmqdist[spark]'") from None
+    return session(master, conf)

@@ -5,10 +5,16 @@ from __future__ import annotations
 import csv
 import importlib
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from zmqdist.errors import ConfigError
 from zmqdist.tuning.trial import FrozenTrial
+
+if TYPE_CHECKING:
+    from zmqdist.tuning.study import Study
+
+CURVE = ("seconds", "version", "examples", "computed", "loss")
+"""Columns of the evaluations, as of `zmqdist.tuning.outcome.Point`."""
 
 
 def rows(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
@@ -30,14 +36,26 @@ def rows(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
     ]
 
 
-def write_csv(trials: Sequence[FrozenTrial], stream: IO[str]) -> None:
-    """Write the rows as CSV with a head; None becomes empty, infinity ``inf``."""
-    table = rows(trials)
+def write_csv(study: Study, stream: IO[str]) -> None:
+    """Write the trials as CSV with a head; None becomes empty, infinity ``inf``, times seconds."""
+    table = rows(study.trials)
     writer = csv.DictWriter(stream, list(table[0]) if table else ["number", "value", "state"])
     writer.writeheader()
     for row in table:
-        duration = row.get("duration")
+        duration = row["duration"]
         writer.writerow({**row, "duration": duration and duration.total_seconds()})
+
+
+def write_curves(study: Study, stream: IO[str]) -> None:
+    """Write the evaluations of all trials as CSV, with the settings they are of."""
+    trials = study.trials
+    params = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    writer = csv.writer(stream)
+    writer.writerow(["number", *params, *CURVE])
+    for trial in trials:
+        outcome = study.outcome(trial.number) or {"curve": []}
+        setting = [trial.params.get(name) for name in params]
+        writer.writerows([trial.number, *setting, *point] for point in outcome["curve"])
 
 
 def dataframe(trials: Sequence[FrozenTrial]) -> Any:

@@ -33,12 +33,20 @@ class Problem:
         One endless partition for each worker.
     gradient : callable (model, batch) -> dict of str to ndarray
     evaluate : callable (model) -> dict of str to float
+        With ``loss`` among them.
+    curvature : float or None
+        Largest curvature of the loss, if it is known.
+    task : callable (setting) -> zmqdist.tuning.catalogue.Task, or None
+        For a problem that does not train by SGD on batches: what a trial trains instead of
+        the first three.
     """
 
     model: Callable[[], Model]
     data: Callable[[int, int], list[Any]]
     gradient: Callable[[Model, list[Any]], Model]
     evaluate: Callable[[Model], dict[str, float]]
+    curvature: float | None = None
+    task: Callable[[Any], Any] | None = None
 
 
 class Samples:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 
 from zmqdist.errors import ConfigError
-from zmqdist.tuning.trial import FrozenTrial, TrialState, key_of
+from zmqdist.tuning.trial import FrozenTrial, TrialState
 
 
 class Pruner:
@@ -43,11 +43,11 @@ class _TimedPruner(Pruner):
         self.budget_s, self.over, self.grace = budget_s, tuple(over), grace
 
     def _rivals(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        key = key_of(trial.params, self.over)
+        key = trial.key(self.over)
         return [
             other
             for other in trials
-            if other.number != trial.number and key_of(other.params, self.over) == key
+            if other.number != trial.number and other.key(self.over) == key
         ]
 
 
@@ -80,12 +80,14 @@ class LateTrialPruner(_TimedPruner):
     def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
         """Compare the time taken with the rivals' times to the target."""
         now = max(trial.intermediate_values, default=0.0)
+        if now <= self.grace * self.budget_s:
+            return False
         reached = [
             other.value
             for other in self._rivals(trial, trials)
             if other.state is TrialState.COMPLETE and other.value is not None
         ]
-        return now > max(self.grace * self.budget_s, self.factor * min(reached, default=math.inf))
+        return now > self.factor * min(reached, default=math.inf)
 
 
 class SuccessiveHalvingPruner(_TimedPruner):

@@ -64,7 +64,7 @@ class GridSampler:
             All trials so far, in any state. A setting that one of them has is not tried
             again, whatever came of it.
         """
-        known = {key_of(trial.params) for trial in trials}
+        known = {trial.key() for trial in trials}
         for seed, setting in product(self.seeds, self.settings):
             params = {**setting, SEED: seed}
             if key_of(params) not in known:
@@ -116,7 +116,7 @@ class HalvingSampler(GridSampler):
 
     def next(self, trials: Sequence[FrozenTrial]) -> Params | None:
         """Return the next setting to try, None when the finalists have all their seeds."""
-        by_key = {key_of(trial.params): trial for trial in trials}
+        by_key = {trial.key(): trial for trial in trials}
         standing: dict[str, list[Params]] = {}
         for setting in self.settings:
             standing.setdefault(key_of(setting, self.over), []).append(setting)

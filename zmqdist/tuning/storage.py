@@ -105,7 +105,10 @@ class Storage:
             )
         try:
             self._db = sqlite3.connect(
-                ":memory:" if self.path is None else self.path, timeout=30.0, isolation_level=None
+                ":memory:" if self.path is None else self.path,
+                timeout=30.0,
+                isolation_level=None,
+                check_same_thread=False,  # evaluations are reported while `train` waits
             )
         except sqlite3.Error as error:
             raise StorageError(f"cannot open the storage {self.path}: {error}") from None

@@ -178,6 +178,7 @@ class Study:
         timeout: float | None = None,
         *,
         catch: tuple[type[Exception], ...] = (),
+        fatal: tuple[type[Exception], ...] = (),
         callbacks: Sequence[Callback] = (),
     ) -> None:
         """Run trials until the sampler has no more.
@@ -192,6 +193,8 @@ class Study:
             Start no trial after so many seconds.
         catch : tuple of exception classes
             Errors that only fail their trial; others end the study as well.
+        fatal : tuple of exception classes
+            Exceptions from `catch`.
         callbacks : sequence of callable (study, trial)
             Called after each trial.
         """
@@ -202,12 +205,18 @@ class Study:
             trial = self.ask()
             if trial is None:
                 return
-            self._run(objective, trial, catch)
+            self._run(objective, trial, catch, fatal)
             done += 1
             for callback in callbacks:
                 callback(self, self.trial(trial.number))
 
-    def _run(self, objective: Objective, trial: Trial, catch: tuple[type[Exception], ...]) -> None:
+    def _run(
+        self,
+        objective: Objective,
+        trial: Trial,
+        catch: tuple[type[Exception], ...],
+        fatal: tuple[type[Exception], ...],
+    ) -> None:
         try:
             value = objective(trial)
         except TrialPruned:
@@ -215,7 +224,7 @@ class Study:
         except BaseException as error:
             text = f"{type(error).__name__}: {error}".rstrip(": ")
             self.tell(trial, state=TrialState.FAIL, error=text)
-            if not isinstance(error, catch):
+            if not isinstance(error, catch) or isinstance(error, fatal):
                 raise
             log.warning("trial %d failed: %s", trial.number, text)
         else:

@@ -55,6 +55,13 @@ class FrozenTrial:
     user_attrs: dict[str, Any] = field(default_factory=dict)
     datetime_start: datetime | None = None
     datetime_complete: datetime | None = None
+    _keys: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False, compare=False)
+
+    def key(self, without: tuple[str, ...] = ()) -> str:
+        """Return `key_of` the setting; pruners ask for it at every report."""
+        if without not in self._keys:
+            self._keys[without] = key_of(self.params, without)
+        return self._keys[without]
 
     @property
     def duration(self) -> timedelta | None:

@@ -1,0 +1,222 @@
+"""What is concluded from trials: medians, intervals, the one-standard-error rule, scaling."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmqdist.tuning import FrozenTrial, TrialState
+from zmqdist.tuning.analysis import best_over, cells, curves, interval, ratio
+from zmqdist.tuning.recommend import best_by_workers, recommend
+from zmqdist.tuning.report.cost import gini
+from zmqdist.tuning.scaling import Scaling, fit
+
+INF = math.inf
+
+
+def trials(
+    values: Mapping[Any, Sequence[float]], policy: str = "bounded:{bound}", **params: Any
+) -> list[FrozenTrial]:
+    """Return trials with these values: bound, or (bound, lr) -> the value of each seed."""
+    found = []
+    for key, by_seed in values.items():
+        bound, lr = key if isinstance(key, tuple) else (key, 0.1)
+        for seed, value in enumerate(by_seed):
+            setting = {"policy": policy, "bound": bound, "lr": lr, "chunk": 8, "workers": 16}
+            found.append(
+                FrozenTrial(
+                    number=len(found),
+                    state=TrialState.COMPLETE,
+                    params={**setting, **params, "seed": seed},
+                    value=value,
+                    user_attrs={"ended": "target" if value < INF else "budget"},
+                )
+            )
+    return found
+
+
+# ---- medians and intervals ----------------------------------------------------------------------
+
+
+def test_cells_gather_seeds_and_leave_out_what_has_no_result() -> None:
+    found = trials({4: [3.0, 1.0], 8: [2.0]})
+    found.append(FrozenTrial(9, TrialState.FAIL, {**found[0].params, "seed": 2}))
+    found.append(FrozenTrial(10, TrialState.RUNNING, {**found[0].params, "seed": 3}))
+    found.append(FrozenTrial(11, TrialState.PRUNED, {**found[0].params, "seed": 4}))
+    first, second = cells(found)
+    assert first.by_seed == {0: 3.0, 1: 1.0, 4: INF}
+    assert (first.median, second.median) == (3.0, 2.0)
+    assert "seed" not in first.params
+
+
+def test_interval_of_a_known_sample() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.exponential(size=200)
+    found = interval(values.tolist())
+    # the standard error of a median is 1 / (2 f(m) sqrt(n)), with f(m) = 1/2 here
+    assert found.error == pytest.approx(1 / math.sqrt(200), rel=0.35)
+    assert found.low < math.log(2) < found.high
+    assert found.high - found.low == pytest.approx(2 * 1.96 * found.error, rel=0.25)
+
+
+@given(st.lists(st.floats(0.1, 100) | st.just(INF), min_size=2, max_size=7))
+def test_interval_holds_the_median_and_is_never_nan(values: list[float]) -> None:
+    found = interval(values)
+    middle = sorted(values)[(len(values) - 1) // 2 : len(values) // 2 + 1]
+    if INF not in middle:
+        assert found.median == statistics.median(values)
+    assert found.low <= found.median <= found.high
+    assert not math.isnan(found.error)
+
+
+def test_one_seed_has_no_interval() -> None:
+    found = interval([3.0])
+    assert found.median == 3.0
+    assert math.isnan(found.low)
+    assert math.isnan(found.error)
+
+
+def test_ratio_resamples_seeds_together() -> None:
+    base = [1.0, 5.0, 20.0, 60.0, 200.0]
+    twice = ratio([2 * value for value in base], base)
+    assert (twice.median, twice.low, twice.high) == (2.0, 2.0, 2.0)
+    apart = ratio([2 * value for value in base[::-1]], base)
+    assert apart.low < 0.5
+    assert apart.high > 5
+    assert ratio([INF] * 5, base).median == INF
+
+
+def test_best_rate_of_each_bound() -> None:
+    found = trials({(0, 0.1): [5, 5], (0, 0.2): [4, 4], (8, 0.1): [3, 3], (8, 0.2): [INF, INF]})
+    best = best_over(cells(found), ["lr"])
+    assert [(c.params["bound"], c.params["lr"]) for c in best] == [(0, 0.2), (8, 0.1)]
+
+
+def test_finalists_count_before_those_with_fewer_seeds() -> None:
+    (best,) = best_over(cells(trials({(0, 0.1): [3.9], (0, 0.2): [4, 4, 4]})), ["lr"])
+    assert best.params["lr"] == 0.2
+
+
+def test_curves_rise_by_bound_and_are_one_for_each_policy() -> None:
+    found = trials({INF: [1], 4: [1], 0: [1]}) + trials({2: [1]}, "ssp:{bound}")
+    bounded, ssp = curves(cells(found), ["lr"])
+    assert [c.params["bound"] for c in bounded] == [0, 4, INF]
+    assert [c.params["bound"] for c in ssp] == [2]
+
+
+# ---- the one-standard-error rule ----------------------------------------------------------------
+
+NOISY = [9.0, 9.5, 10.0, 10.5, 11.0]
+
+
+def shifted(by: float) -> list[float]:
+    return [value + by for value in NOISY]
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("bounded:{bound}", 4), ("bounded:{bound}:requeue", 4), ("ssp:{bound}", 16)],
+)
+def test_simplest_bound_within_one_error(policy: str, expected: int) -> None:
+    values = {0: shifted(9), 4: shifted(0.2), 8: shifted(0), 16: shifted(0.2), 64: shifted(9)}
+    advice = recommend(trials(values, policy))
+    assert advice.cell.params["bound"] == expected
+    assert not advice.flat
+    assert advice.interval.median == 10.2
+    assert 0.3 < advice.chosen <= 1
+
+
+def test_a_clear_best_is_taken_whatever_is_simple() -> None:
+    values = {0: shifted(9), 4: shifted(6), 8: shifted(0), 16: shifted(6)}
+    advice = recommend(trials(values))
+    assert advice.cell.params["bound"] == 8
+    assert advice.chosen == 1.0
+    by_bound = {rival.cell.params["bound"]: rival.ratio for rival in advice.rivals}
+    assert by_bound.keys() == {0, 4, 16}
+    assert by_bound[4].median == 1.6
+    assert all(r.low > 1 for r in by_bound.values())
+
+
+def test_no_effect() -> None:
+    rng = np.random.default_rng(3)
+    values = {bound: rng.normal(10, 1, 5).tolist() for bound in (0, 2, 8, 32)}
+    advice = recommend(trials(values))
+    assert advice.flat
+    assert advice.cell.params["bound"] == 0
+    assert recommend(trials(values, "ssp:{bound}")).cell.params["bound"] == 32
+    assert not recommend(trials({**values, 0: shifted(8)})).flat
+
+
+def test_flat_from_a_bound_on() -> None:
+    values = {0: shifted(9), 4: shifted(4), 16: shifted(0), 32: shifted(0.1), INF: shifted(0)}
+    assert recommend(trials(values)).flat_from == 16
+    assert recommend(trials({**values, INF: shifted(5)})).flat_from is None
+
+
+def test_a_bound_that_fails_for_half_of_the_seeds_is_not_recommended() -> None:
+    advice = recommend(trials({0: [5, 5, INF, INF, INF], 8: [30, 30, 30, 30, INF]}))
+    assert advice.cell.params["bound"] == 8
+    assert advice.rivals[0].ratio.median == INF
+
+
+def test_other_policies_are_compared_seed_by_seed() -> None:
+    found = trials({8: NOISY}) + trials({None: shifted(5)}, "async")
+    (rival,) = recommend(found).rivals
+    assert rival.cell.params["policy"] == "async"
+    assert rival.ratio.low > 1.3
+
+
+# ---- workers ------------------------------------------------------------------------------------
+
+
+def test_fit_finds_what_made_the_updates() -> None:
+    true = Scaling(offset=4.0, slope=1.5, cycle_s=1.0, service_s=0.001)
+    workers = [1, 4, 16, 64]
+    found = fit(workers, [true.updates(n) for n in workers], 1.0, 0.001)
+    assert found is not None
+    assert (found.offset, found.slope) == pytest.approx((4.0, 1.5))
+    assert found.noise == pytest.approx((4.0 / 1.5) ** 2)
+
+
+@pytest.mark.parametrize("noise", [0.5, 10.0, 100.0])
+@pytest.mark.parametrize("service_s", [0.0, 0.01])
+def test_workers_that_are_worth_it(noise: float, service_s: float) -> None:
+    scaling = Scaling(math.sqrt(noise), 1.0, cycle_s=1.0, service_s=service_s)
+    worth = scaling.worth
+    assert scaling.speed_up(worth) >= 0.5 * worth
+    assert scaling.speed_up(worth + 1) < 0.5 * (worth + 1)
+    if not service_s:  # (1 + sqrt N)^2 / (1 + sqrt(N / n))^2 = n / 2
+        assert worth == pytest.approx(
+            (math.sqrt(2) + math.sqrt(noise) * (math.sqrt(2) - 1)) ** 2, abs=1
+        )
+
+
+def test_fit_needs_two_numbers_of_workers() -> None:
+    assert fit([8, 8], [100.0, 110.0], 1.0, 0.1) is None
+    assert fit([8, 16], [100.0, INF], 1.0, 0.1) is None
+
+
+def test_updates_that_do_not_grow() -> None:
+    found = fit([1, 4, 16], [120.0, 110.0, 100.0], 1.0, 0.1)
+    assert found is not None
+    assert found.noise == INF
+    assert found.updates(1) == found.updates(64)
+
+
+def test_best_for_each_number_of_workers() -> None:
+    found = trials({0: [9], 8: [7]}, workers=4) + trials({0: [3], 8: [5]}, workers=2)
+    best = best_by_workers(found)
+    assert [(c.params["workers"], c.params["bound"]) for c in best] == [(2, 0), (4, 8)]
+
+
+def test_gini() -> None:
+    assert gini([5, 5, 5, 5]) == 0
+    assert gini([0, 0, 0, 8]) == 0.75
+    assert gini([1, 3]) == 0.25

@@ -1,0 +1,219 @@
+"""The report: complete, readable without a network, and drawn by a real browser."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from tests.tuning.fake import FakeBackend
+from zmqdist.tuning import Study
+from zmqdist.tuning.design import Design
+from zmqdist.tuning.report.findings import Findings
+from zmqdist.tuning.report.page import SECTIONS, write_report
+from zmqdist.tuning.running import open_study, run_study
+from zmqdist.tuning.words import explain
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+GRID = {
+    "policy": ["bounded:{bound}", "ssp:{bound}", "async"],
+    "bound": [0, 4, "inf"],
+    "lr": [0.1, 0.2, 1.5],
+    "chunk": 8,
+    "workers": [4, 16],
+    "seeds": 2,
+}
+
+
+def study_of(path: Path, grid: dict[str, Any], **changes: Any) -> Study:
+    design = Design.of(
+        {
+            "name": "a <study>",
+            "problem": "tests.tuning.fake:bowl",
+            "target": 0.3,
+            "budget_s": 60,
+            "evaluate_every_s": 2,
+            "grid": grid,
+            **changes,
+        }
+    )
+    study = open_study(design, path / "s.db")
+    run_study(design, study, backend=FakeBackend())
+    return study
+
+
+class Page(HTMLParser):
+    """Collects what a page is made of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sections: list[str] = []
+        self.links: list[str] = []
+        self.images: dict[str, str] = {}
+        self.rows = 0
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag not in ("img", "meta", "link", "br"):
+            self.open.append(tag)
+        if tag == "section":
+            self.sections.append(found["id"] or "")
+        if tag == "img":
+            self.images[self.sections[-1]] = found["src"] or ""
+        self.rows += tag == "tr"
+        self.links += [value or "" for name, value in attrs if name in ("href", "src")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Study, Path, list[Path]]]:
+    folder = tmp_path_factory.mktemp("report")
+    with study_of(folder, GRID) as study:
+        files = write_report(study, folder / "page.html", folder / "figures")
+        yield study, folder / "page.html", files
+
+
+def test_the_page_is_whole_and_needs_no_network(written: tuple[Study, Path, list[Path]]) -> None:
+    study, path, _ = written
+    text = path.read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.sections == ["advice", *(section.name for section in SECTIONS), "settings"]
+    assert set(page.images) == {section.name for section in SECTIONS}
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in page.links)
+    assert not re.search(r"@import|url\(|<script", text)
+    assert page.rows == 1 + len(Findings(study).cells)
+    assert "<h1>a &lt;study&gt;</h1>" in text
+    assert path.stat().st_size < 5_000_000
+
+
+def test_figures_are_pictures(written: tuple[Study, Path, list[Path]]) -> None:
+    _, path, files = written
+    for name, source in Page(path.read_text()).images.items():
+        root = ElementTree.fromstring(base64.b64decode(source.partition(",")[2]))  # noqa: S314
+        paths = [element for element in root.iter() if element.tag.endswith("}path")]
+        assert len(paths) > 20, name
+    assert [file.name for file in files[1:]] == [f"{section.name}.png" for section in SECTIONS]
+    for file in files[1:]:
+        assert file.read_bytes().startswith(b"\x89PNG")
+        assert file.stat().st_size > 5_000
+
+
+def test_the_same_study_gives_the_same_page(
+    written: tuple[Study, Path, list[Path]], tmp_path: Path
+) -> None:
+    study, path, _ = written
+    write_report(study, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text() == path.read_text()
+
+
+def test_the_recommended_setting_stands_out(written: tuple[Study, Path, list[Path]]) -> None:
+    study, path, _ = written
+    (row,) = re.findall(r'<tr class="chosen">(.*?)</tr>', path.read_text())
+    cells = re.findall(r"<td>(.*?)</td>", row)
+    advice = Findings(study).advice
+    assert advice is not None
+    assert cells[0] == "bounded"
+    assert cells[1] == f"{advice.cell.params['bound']:g}"
+    assert float(cells[7]) == pytest.approx(advice.interval.median, rel=0.01)
+
+
+def test_words(written: tuple[Study, Path, list[Path]]) -> None:
+    study, _, _ = written
+    first, *rest = explain(Findings(study))
+    assert re.match(r"Use bounded:4 with learning rate 0\.\d, chunk 8, workers 16: time to", first)
+    text = " ".join(rest)
+    assert "with 2 seeds that is rough" in text
+    assert re.search(r"async, .*: \d\.\d\d times \(\d\.\d\d to \d\.\d\d\) the value, slower", text)
+    assert "beyond about 101 workers it could not keep up" in text
+    assert "2147483647" not in text
+
+
+def test_words_about_no_effect(tmp_path: Path) -> None:
+    grid = {**GRID, "policy": "bounded:{bound}:requeue", "lr": 0.1, "workers": 4, "seeds": 5}
+    design = {"name": "flat", "problem": "tests.tuning.fake:bowl", "target": 0.3}
+    made = Design.of({**design, "budget_s": 60, "evaluate_every_s": 0.5, "grid": grid})
+    with open_study(made, tmp_path / "s.db") as study:
+        run_study(made, study, backend=FakeBackend(effect=0.0))
+        first, second, *_ = explain(Findings(study))
+    assert first.startswith("Use bounded:0:requeue")
+    assert second.startswith(
+        "No effect here: none of the bounds 0, 4, ∞ is shown to be more than 5%"
+    )
+
+
+@pytest.mark.parametrize(
+    ("grid", "missing"),
+    [
+        ({**GRID, "policy": "async", "bound": None}, {"bounds", "rates"}),
+        ({**GRID, "lr": 50.0}, set()),
+        ({**GRID, "lr": 0.1, "workers": 4, "seeds": 1}, {"rates"}),
+    ],
+    ids=["no bound", "all diverged", "one seed and rate"],
+)
+def test_reports_of_less(tmp_path: Path, grid: dict[str, Any], missing: set[str]) -> None:
+    """What cannot be drawn is left out; all else is there, without a warning."""
+    with study_of(tmp_path, grid) as study:
+        write_report(study, tmp_path / "page.html")
+        text = (tmp_path / "page.html").read_text()
+        page = Page(text)
+    if grid["lr"] == 50.0:
+        assert "All 28 trials diverged: no setting can be recommended." in text
+    names = {section.name for section in SECTIONS}
+    assert names - set(page.images) >= missing
+    assert {"learning", "staleness"} <= set(page.images)
+
+
+def test_a_study_without_trials(tmp_path: Path) -> None:
+    design = Design.of(
+        {"problem": "tests.tuning.fake:bowl", "budget_s": 5, "target": 1, "grid": GRID}
+    )
+    with open_study(design, tmp_path / "s.db") as study:
+        write_report(study, tmp_path / "page.html")
+    assert "No trial has come to an end yet" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium to look at the report: apt-get install chromium"
+)
+def test_a_browser_draws_every_figure(
+    written: tuple[Study, Path, list[Path]], tmp_path: Path
+) -> None:
+    _, page, _ = written
+    shot = tmp_path / "shot.png"
+    profile = tmp_path / "profile"
+    options = (
+        "--headless --no-sandbox --disable-gpu --no-first-run --disable-sync --hide-scrollbars"
+    )
+    options += " --disable-background-networking --disable-component-update"
+    command = [str(CHROMIUM), *options.split(), f"--user-data-dir={profile}"]
+    subprocess.run(
+        [*command, "--window-size=1180,5200", f"--screenshot={shot}", page.as_uri()],
+        check=True,
+        capture_output=True,
+        timeout=100,
+    )
+    from matplotlib.image import imread
+
+    picture = imread(shot)[:, :, :3]
+    rows = np.ptp(picture, axis=(1, 2)) > 0.3  # not the background alone
+    assert picture.shape[:2] == (5200, 1180)
+    colourful = np.ptp(picture, axis=2) > 0.25
+    assert rows.mean() > 0.6, "most of the page is empty"
+    assert colourful.mean() > 0.01, "figures have colours"

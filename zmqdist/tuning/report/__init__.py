@@ -1,0 +1,1 @@
+"""A study drawn: figures and one HTML page that needs no network."""

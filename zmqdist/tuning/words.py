@@ -1,0 +1,168 @@
+"""A recommendation in sentences: what to use, how sure that is, and what makes no difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from zmqdist.tuning.analysis import Cell, Interval, bound_of
+from zmqdist.tuning.recommend import FEW_SEEDS, MARGIN, Recommendation
+from zmqdist.tuning.report.findings import Findings, bound_text, label
+from zmqdist.tuning.setting import Setting, is_gate, shown
+from zmqdist.tuning.theory import knee
+
+
+def explain(findings: Findings) -> list[str]:
+    """Return the sentences, the recommendation itself first."""
+    advice = findings.advice
+    if advice is None:
+        return [findings.why_not[0].upper() + findings.why_not[1:] + "."]
+    return [
+        _use(findings, advice),
+        *_bound(findings, advice),
+        *_certainty(advice),
+        *_others(advice),
+        *_workers(findings, advice),
+    ]
+
+
+def _use(findings: Findings, advice: Recommendation) -> str:
+    params = advice.cell.params
+    policy = shown(str(params["policy"]), params.get("bound"))
+    rest = ", ".join(
+        f"{name} {params[key]}"
+        for name, key in (
+            ("learning rate", "lr"),
+            ("chunk", "chunk"),
+            ("workers", "workers"),
+            ("merge", "merge"),
+        )
+        if params.get(key) is not None
+    )
+    seeds = len(advice.cell.trials)
+    return f"Use {policy} with {rest}: {findings.value_name} {_interval(advice.interval)}, " + (
+        "one seed." if seeds == 1 else f"median of {seeds} seeds."
+    )
+
+
+def _bound(findings: Findings, advice: Recommendation) -> Iterator[str]:
+    if len(advice.curve) < 2:
+        return
+    bounds = [bound_text(bound_of(cell)) for cell in advice.curve]
+    medians = [cell.median for cell in advice.curve]
+    rule = "largest" if _gate(advice.cell) else "smallest"
+    why = "least waiting" if _gate(advice.cell) else "the least that late updates can do"
+    if advice.flat:
+        spread = max(medians) / min(medians) - 1 if math.isfinite(max(medians)) else math.inf
+        yield (
+            f"No effect here: none of the bounds {', '.join(bounds)} is shown to be more than "
+            f"{MARGIN:.0%} worse than the best (medians differ by {spread:.0%}, mean staleness "
+            f"{_staleness(advice.curve)}). The {rule} is taken because it costs nothing ({why})."
+        )
+        return
+    best = min(advice.curve, key=lambda cell: cell.median)
+    if best is not advice.cell:
+        yield (
+            f"Bound {bound_text(bound_of(best))} has the lowest median, {best.median:.4g}; "
+            f"{bound_text(bound_of(advice.cell))} is the {rule} within one standard error of it "
+            f"({why})."
+        )
+    if advice.flat_from is not None:
+        tail = [cell for cell in advice.curve if bound_of(cell) >= advice.flat_from]
+        yield (
+            f"Flat from bound {bound_text(advice.flat_from)}: larger ones change the time by less "
+            f"than {MARGIN:.0%} (mean staleness there {_staleness(tail)}, workers less one "
+            f"{int(advice.cell.params['workers']) - 1})."
+        )
+
+
+def _certainty(advice: Recommendation) -> Iterator[str]:
+    seeds = len(advice.cell.trials)
+    if seeds < 2:
+        yield "One seed says nothing about chance: run at least 5 (seeds = 5 in [grid])."
+        return
+    if advice.flat:
+        return
+    if not math.isnan(advice.chosen) and len(advice.curve) > 1:
+        yield (
+            f"The rule picks this bound in {advice.chosen:.0%} of resampled sets of seeds"
+            + (
+                f"; with {seeds} seeds that is rough, 5 or more say more."
+                if seeds < FEW_SEEDS
+                else "."
+            )
+        )
+
+
+def _others(advice: Recommendation) -> Iterator[str]:
+    own = {cell.key for cell in advice.curve}
+    against = []
+    for rival in advice.rivals:
+        if rival.cell.key in own or math.isnan(rival.ratio.median):
+            continue
+        low, high = rival.ratio.low, rival.ratio.high
+        verdict = "no clear difference"
+        if low > 1:
+            verdict = "slower"
+        elif high < 1:
+            verdict = "faster"
+        name = label(rival.cell.params)
+        against.append(f"{name}: {_times(rival.ratio)} the value, {verdict}")
+    if against:
+        yield ("Others, each at its best bound and learning rate: " + "; ".join(against) + ".")
+
+
+def _workers(findings: Findings, advice: Recommendation) -> Iterator[str]:
+    outcome = findings.middle(advice.cell)
+    if outcome is not None and outcome.service_s and outcome.cycle_s:
+        at = knee(outcome.cycle_s, outcome.service_s)
+        yield (
+            f"The master is busy {outcome.service_s:.3g} {findings.seconds} for each update and a "
+            f"worker's cycle takes {outcome.cycle_s:.3g}: beyond about {at:,.0f} workers it could "
+            "not keep up."
+        )
+    scaling = advice.scaling
+    if scaling is None:
+        yield (
+            "How many workers are worth paying for needs several numbers of them in the grid "
+            "(workers = [4, 8, 16])."
+        )
+        return
+    if not scaling.slope:
+        yield (
+            "More workers did not need more updates in the range that was tried, so there is no "
+            f"sign yet of too many; the master alone allows {scaling.worth:,} at a speed-up of one "
+            "half for each."
+        )
+        return
+    yield (
+        f"Worth paying for: about {scaling.worth:,} workers; beyond that the speed-up is below "
+        f"one half for each. There it is {scaling.speed_up(scaling.worth):.3g} times one worker "
+        f"(fitted noise scale {scaling.noise:.3g} updates; a model, not a measurement)."
+    )
+
+
+def _gate(cell: Cell) -> bool:
+    return is_gate(Setting.of({**cell.params, "seed": 0}).policy)
+
+
+def _staleness(cells: list[Cell]) -> str:
+    means = [cell.median_of("staleness") for cell in cells]
+    low, high = min(means), max(means)
+    return f"{low:.1f}" if high - low < 0.05 else f"{low:.1f} to {high:.1f}"
+
+
+def _interval(found: Interval) -> str:
+    if math.isnan(found.low):
+        return f"{found.median:.4g}"
+    high = "never" if math.isinf(found.high) else f"{found.high:.4g}"
+    return f"{found.median:.4g} (95 % interval {found.low:.4g} to {high})"
+
+
+def _times(found: Interval) -> str:
+    def text(value: float) -> str:
+        return "infinitely many" if math.isinf(value) else f"{value:.2f}"
+
+    if math.isnan(found.low):
+        return f"{text(found.median)} times"
+    return f"{text(found.median)} times ({text(found.low)} to {text(found.high)})"
