@@ -79,6 +79,7 @@ class Training:
         self._before: Report | None = None
         self._fed_at = self._started
         self._saw_items = False
+        self._references: list[Any] = []
         self._progress: Progress | None = None
         self._last_sums: dict[str, list[float]] = {}
         self._evaluation: Evaluation | None = None
@@ -87,7 +88,12 @@ class Training:
         """Run all epochs; returns when the ledger is complete."""
         options = self._options
         self._parameters.arrays(), self._parameters.scalars()  # what they were at first
-        payload = dump_structure(self._parameters.model, self._parameters, options.gradient)
+        payload = dump_structure(
+            self._parameters.model,
+            self._parameters,
+            options.gradient,
+            references=self._references,
+        )
         worker_keys = KeyPair.generate() if self._keys is not None else None
         if options.evaluate is not None:
             self._evaluation = Evaluation(
@@ -178,6 +184,7 @@ class Training:
                 where=options.where,
             ),
             payload=payload,
+            references=tuple(self._references),
         )
 
     def _run_rounds(

@@ -118,6 +118,17 @@ def test_counts_what_a_file_holds(sc, tmp_path):
         assert result.examples == 500
 
 
+def test_a_broadcast_variable_reaches_the_gradient(sc):
+    weights = sc.broadcast({"a": 2, "b": 3})
+
+    def gradient(model, items):
+        return {"n": np.array([sum(weights.value[item] for item in items)], float)}
+
+    with ZmqDist(counter()) as dd:
+        dd.train(sc.parallelize("abba", 2), gradient)
+        assert dd.model["n"] == 10
+
+
 @pytest.mark.parametrize("batch_size", [None, 10])
 def test_says_that_the_data_is_empty(sc, batch_size):
     with ZmqDist(counter()) as dd:

@@ -27,12 +27,15 @@ class Job:
         For people.
     payload : bytes
         `zmqdist.models.structure.dump_structure` of the model and the gradient.
+    references : tuple
+        Broadcast variables in it: Spark brings what it finds in the closure.
     """
 
     name: str
     title: str
     assignment: Assignment
     payload: bytes = field(repr=False)
+    references: tuple[Any, ...] = ()
 
 
 class Engine(Protocol):

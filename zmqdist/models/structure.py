@@ -27,7 +27,9 @@ from zmqdist.models.base import Parameters
 _TAG = "array"
 
 
-def dump_structure(model: Any, parameters: Parameters, *extras: Any) -> bytes:
+def dump_structure(
+    model: Any, parameters: Parameters, *extras: Any, references: list[Any] | None = None
+) -> bytes:
     """Pickle a model without the arrays of its parameters.
 
     For Spark's authenticated closure or a pipe to a child process only.
@@ -41,6 +43,9 @@ def dump_structure(model: Any, parameters: Parameters, *extras: Any) -> bytes:
     *extras : object
         What travels along: the gradient function, the configuration.
         Functions of ``__main__`` go by value.
+    references : list, optional
+        Gets what is pickled as a reference only: Spark's broadcast variables, which an
+        executor has only if they are in the closure that Spark itself pickles.
 
     Raises
     ------
@@ -48,7 +53,7 @@ def dump_structure(model: Any, parameters: Parameters, *extras: Any) -> bytes:
         Something cannot be pickled; the message names the part and what in it.
     """
     try:
-        return _dump((model, *extras), parameters)
+        return _dump((model, *extras), parameters, references)
     except Exception as error:  # pickling runs the code of any class
         raise _explained(model, parameters, extras, error) from error
 
@@ -80,6 +85,7 @@ class _Pickler(cloudpickle.Pickler):
         # this dict also holds the arrays, so that no id is given out twice
         self._arrays = derived | parameters.arrays()
         self._names = {id(array): name for name, array in self._arrays.items()}
+        self.references: list[Any] = []
 
     def persistent_id(self, obj: Any) -> tuple[str, str, str, tuple[int, ...], str] | None:
         # subclasses other than maps of files would come back as plain arrays: they go by value
@@ -89,6 +95,8 @@ class _Pickler(cloudpickle.Pickler):
         return _TAG, self._names[id(obj)], obj.dtype.str, obj.shape, order
 
     def reducer_override(self, obj: Any) -> Any:
+        if hasattr(obj, "_pickle_registry"):  # a broadcast variable
+            self.references.append(obj)
         # cloudpickle 3.1.3 drops the file's name, and tracebacks would lose the user's lines
         if isinstance(obj, CodeType) and obj.co_filename:
             return _located, (obj.replace(co_filename=""), obj.co_filename)
@@ -113,9 +121,12 @@ class _Unpickler(pickle.Unpickler):
         return self._arrays[name]
 
 
-def _dump(value: Any, parameters: Parameters) -> bytes:
+def _dump(value: Any, parameters: Parameters, references: list[Any] | None = None) -> bytes:
     file = io.BytesIO()
-    _Pickler(file, parameters).dump(value)
+    pickler = _Pickler(file, parameters)
+    pickler.dump(value)
+    if references is not None:
+        references += pickler.references
     return file.getvalue()
 
 
