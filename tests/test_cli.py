@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ import pytest
 from tests.support import Running, eventually, free_port
 from zmqdist import ZmqDist
 from zmqdist.cli import main
+from zmqdist.driver import Driver
 from zmqdist.errors import MasterLost, MasterUnreachable
 
 COMMAND = [sys.executable, "-m", "zmqdist.cli"]
@@ -223,7 +225,8 @@ def test_master_that_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     seen: list[int] = []
     monkeypatch.setattr("zmqdist.training.REPORT_S", 0.0)
-    monkeypatch.setattr("zmqdist.driver.Driver.__init__.__defaults__", (1.0,))
+    connect = functools.partial(Driver, connect_s=1.0)
+    monkeypatch.setattr("zmqdist.training.Driver", connect)
     with master(folder, "--security", "none", "--lease", "1") as served:
         model = {"w": np.zeros(3), "n": 0}
         with ZmqDist(model, master=served.address, security="none") as dd:
