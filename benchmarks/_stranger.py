@@ -13,8 +13,7 @@ import time
 
 import zmq
 
-from zmqdist.core.headers import to_header
-from zmqdist.core.messages import Heartbeat, Hello, Pull
+from zmqdist.core.messages import Heartbeat, Hello, Pull, to_header
 
 LIMIT_S = 60
 CONNECTIONS = 1000

@@ -85,7 +85,6 @@ def parser() -> argparse.ArgumentParser:
         default="curve",
         help="none talks plain TCP to anybody (default: %(default)s)",
     )
-    add("--max-norm", type=float, metavar="NORM", help="scale larger updates down to this norm")
     add("--lease", type=float, default=30.0, metavar="SECONDS", help="silence that means death")
     add(
         "--save",
@@ -159,7 +158,6 @@ def _serve(options: argparse.Namespace) -> int:
             policy=policy,
             merge=merge,
             lease_s=options.lease,
-            max_norm=options.max_norm,
         ),
     )
     master.descent = descent

@@ -142,6 +142,53 @@ def test_a_model_with_a_vocabulary() -> None:
         build_vocab(model, PARTS)
 
 
+def test_neither_kind_of_output() -> None:
+    with pytest.raises(ModelError, match=r"hs=0 and negative=0, so nothing would be learned"):
+        built(Word2Vec, hs=0, negative=0)
+
+
+def test_a_column_is_of_a_data_frame() -> None:
+    with pytest.raises(ConfigError, match=r"column='text' is for a DataFrame; got a list"):
+        build_vocab(Word2Vec(**SMALL), PARTS, column="text")
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "numbers"),
+    [  # words times size, for inputs and outputs
+        (Word2Vec, {}, 29 * 8 * 2),
+        (Word2Vec, {"hs": 1}, 29 * 8 * 3),
+        (Word2Vec, {"max_final_vocab": 9, "min_count": 1}, 9 * 8 * 2),
+        (FastText, {"bucket": 100}, (29 * 3 + 100) * 8),
+        (Doc2Vec, {}, (29 * 2 + len(TEXT)) * 8),
+    ],
+    ids=str,
+)
+def test_a_vocabulary_larger_than_memory(
+    cls: type[Any], options: Any, numbers: int, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    parts = DOCUMENT_PARTS if cls is Doc2Vec else PARTS
+    where = "zmqdist.models.vocabulary.available_bytes"
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert len(counts(built(Word2Vec))) == 29
+    monkeypatch.setattr(where, lambda: 4 * numbers * 2 - 1)  # two copies on the master
+    with pytest.raises(ModelError, match=r"(?s)free; the master holds 2 .* max_final_vocab"):
+        built(cls, parts, **options)
+    assert caplog.text == ""
+    monkeypatch.setattr(where, lambda: 4 * numbers * (2 + 4 * 3) - 1)  # and three on each worker
+    built(cls, parts, **options)
+    assert "with 4 workers on this machine that is too much" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(where, lambda: 4 * numbers * (2 + 4 * 3))
+    built(cls, parts, **options)
+    assert caplog.text == ""
+
+
+def test_a_vocabulary_by_other_means() -> None:
+    model = by_gensim(Word2Vec)
+    with pytest.raises(ModelError, match=r"counts no words.*set model\.words_done = 0 before"):
+        next(Embedding(100)(model, TEXT))
+
+
 @pytest.mark.parametrize("chunk_words", [0, -1, 1.5, "all"])
 def test_chunks_of_no_words(chunk_words: Any) -> None:
     with pytest.raises(ConfigError, match=r"chunk_words is .*; expected an integer >= 1"):

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from gensim.models import Word2Vec
 from gensim.models.doc2vec import Doc2Vec, TaggedDocument
+from pyspark.sql import SparkSession
 
 from zmqdist import DeepDist, ZmqDist, delta
+from zmqdist.errors import ConfigError
+from zmqdist.models.gensim_training import build_vocab
 
 pytestmark = pytest.mark.spark
 
@@ -136,6 +139,34 @@ def test_evaluation_beside_spark_ends_the_run(sc):
     last = result.evaluations[-1]
     assert result.stopped == "stop_when was true of an evaluation"
     assert last["least"] == last["most"] == last["version"] == result.version >= 20
+
+
+def test_a_vocabulary_from_a_column(sc):
+    spark = SparkSession(sc)
+    texts = [" ".join(words) for words in sentences(100, 3)] + [
+        "",
+        None,
+        "  two  spaces\tand a tab ",
+    ]
+    rows = [(n, text, None if text is None else text.split()) for n, text in enumerate(texts)]
+    frame = spark.createDataFrame(rows, "id long, `the text` string, words array<string>")
+    expected = Word2Vec(vector_size=4, min_count=2)
+    build_vocab(expected, [[text.split() for text in texts if text is not None]])
+    for column in ("the text", "words"):
+        for data in (frame, frame.select(column)):
+            model = Word2Vec(vector_size=4, min_count=2)
+            build_vocab(model, data, column=column if data is frame else None)
+            assert model.wv.index_to_key == expected.wv.index_to_key
+            assert model.corpus_total_words == expected.corpus_total_words
+            assert model.corpus_count == expected.corpus_count == 102
+    model = Word2Vec(vector_size=4)
+    for column in (None, "id", "missing"):
+        with pytest.raises(ConfigError, match=r"expected one of \['the text', 'words'\]"):
+            build_vocab(model, frame, column=column)
+    with pytest.raises(ConfigError, match="Doc2Vec needs tags"):
+        build_vocab(Doc2Vec(vector_size=4), frame, column="words")
+    with ZmqDist(expected) as dd, pytest.raises(ConfigError, match=r"got a DataFrame; pass.*\.rdd"):
+        dd.train(frame, lambda model, rows: None)
 
 
 def test_quickstart_shows_its_options(start):

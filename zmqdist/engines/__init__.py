@@ -39,6 +39,12 @@ def engine_for(data: Any, workers: int | None) -> Engine:
         from zmqdist.engines.local import LocalEngine
 
         return LocalEngine(data, workers)
+    if hasattr(data, "selectExpr"):
+        raise ConfigError(
+            "train() got a DataFrame; pass its rows as an RDD, such as "
+            "df.rdd.map(lambda row: row.text.split()). Spark then runs them through Python, "
+            "which costs as much as any RDD of Python objects; Spark Connect has no RDDs"
+        )
     raise ConfigError(
         f"train() got a {type(data).__name__}; expected an RDD or a list of partitions "
         "(each an iterable of items)"

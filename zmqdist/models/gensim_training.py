@@ -11,16 +11,14 @@ A program is::
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
-
-from gensim.models import Doc2Vec
 
 from zmqdist.errors import ConfigError, ModelError
 from zmqdist.models.tiers import Tiers
 from zmqdist.models.update import Update
+from zmqdist.models.vocabulary import build_vocab
 from zmqdist.staleness import Asynchronous
 
 WORD_VECTORS: dict[str, Any] = {"staleness": Asynchronous()}
@@ -59,6 +57,11 @@ class Embedding:
 
     def __call__(self, model: Any, sentences: Iterable[Any]) -> Iterator[Update]:
         """Train through a partition; yields after each chunk with its count of words."""
+        if not hasattr(model, "words_done"):
+            raise ModelError(
+                "the model counts no words, which set the learning rate; give it its vocabulary by "
+                "build_vocab of this module, or set model.words_done = 0 before ZmqDist(model)"
+            )
         total = model.epochs * model.corpus_total_words
         memory = model._get_thread_working_mem()
         for chunk, words in _chunks(sentences, self.chunk_words or chunk_words(model, 8)):
@@ -88,90 +91,6 @@ def chunk_words(model: Any, workers: int) -> int:
     skip_gram = bool(model.sg)
     in_flight = (1_000 if skip_gram else 4_000) if model.hs else (4_000 if skip_gram else 8_000)
     return max(50, in_flight // workers)
-
-
-def build_vocab(model: Any, sentences: Any) -> None:
-    """Count the words where the text is and give the model its vocabulary.
-
-    Parameters
-    ----------
-    model : Word2Vec, Doc2Vec or FastText
-        Without a vocabulary yet.
-    sentences : RDD or list of iterables
-        Partitions of sentences (lists of words) or, for Doc2Vec, of `TaggedDocument`. No
-        text is collected: of each partition only its counts travel, and for Doc2Vec
-        the documents' tags.
-
-    Raises
-    ------
-    ModelError
-        The model has a vocabulary, or no word occurs `min_count` times.
-    """
-    if len(model.wv.index_to_key):
-        raise ModelError(
-            "the model has a vocabulary already; to go on with a trained model, set "
-            "model.words_done = 0 and call train() without build_vocab"
-        )
-    parts = (
-        sentences.mapPartitions(lambda part: [_count(part)]).collect()
-        if hasattr(sentences, "mapPartitions")
-        else [_count(part) for part in sentences]
-    )
-    counts: Counter[str] = Counter()
-    tags: _Tags = {}
-    for part_counts, part_tags, _ in parts:
-        counts.update(part_counts)
-        for tag, (documents, words) in part_tags.items():
-            _count_tag(tags, tag, documents, words)
-    n_sentences = sum(part[2] for part in parts)
-    if not any(count >= model.min_count for count in counts.values()):
-        raise ModelError(
-            f"no word occurs min_count={model.min_count} times among {len(counts):,} different "
-            f"words in {n_sentences:,} sentences; lower min_count, or check that the data holds "
-            "lists of words"
-        )
-    # Spark's order differs from run to run, and equal counts keep the order they come in
-    ordered = dict(sorted(counts.items()))
-    if isinstance(model, Doc2Vec):
-        _give_tags(model, tags)
-    model.build_vocab_from_freq(ordered, corpus_count=n_sentences)
-    model.corpus_total_words = sum(counts.values())
-    model.words_done = 0
-
-
-_Tags = dict[Any, tuple[int, int]]  # tag -> its documents, their words
-
-
-def _give_tags(model: Doc2Vec, tags: _Tags) -> None:
-    """Make one vector for each tag, as Doc2Vec's own scan does for tags in order."""
-    for tag in sorted(tags, key=lambda tag: (isinstance(tag, str), tag)):
-        model.dv.key_to_index[tag] = len(model.dv.index_to_key)
-        model.dv.index_to_key.append(tag)
-    for tag, (documents, words) in tags.items():
-        model.dv.set_vecattr(tag, "doc_count", documents)
-        model.dv.set_vecattr(tag, "word_count", words)
-
-
-def _count_tag(tags: _Tags, tag: Any, documents: int, words: int) -> None:
-    before = tags.get(tag, (0, 0))
-    tags[tag] = before[0] + documents, before[1] + words
-
-
-def _count(part: Iterable[Any]) -> tuple[Counter[str], _Tags, int]:
-    counts: Counter[str] = Counter()
-    tags: _Tags = {}
-    sentences = 0
-    for sentence in part:
-        words: Sequence[str] = getattr(sentence, "words", sentence)
-        if isinstance(words, str):
-            raise ModelError(
-                f"a sentence is the string {words!r:.60}; expected a list of words (split it)"
-            )
-        counts.update(words)
-        sentences += 1
-        for tag in getattr(sentence, "tags", ()):
-            _count_tag(tags, tag, 1, len(words))
-    return counts, tags, sentences
 
 
 def _chunks(sentences: Iterable[Any], size: int) -> Iterator[tuple[list[Any], int]]:
