@@ -281,6 +281,16 @@ def test_lazy_model_is_kept_until_it_is_too_old() -> None:
     assert state.may_start()
 
 
+def test_lazy_model_is_kept_with_one_update_in_flight_too() -> None:
+    state = active(max_in_flight=1, lazy_slack=5, limit=99)
+    assert state.start() == (0, True)
+    state.push(Push(0, 1, 3, 0), 0.0)
+    state.receive(Ack(1, 1, "applied", version=4, published=4, limit=99), 0.0)
+    assert state.may_start()
+    assert state.start() == (1, False)
+    assert state.base.version == 3
+
+
 def test_lazy_worker_asks_when_its_limit_has_moved_and_no_sooner() -> None:
     """Before that, no answer can hold what it lacks: it would ask at each poll."""
     state = active(lazy_slack=0, limit=0)

@@ -122,11 +122,12 @@ class Holding:
         Parameters
         ----------
         newest : bool
-            The worker computes on nothing older than what is published.
+            The worker computes on nothing older than what is published, unless it reads
+            lazily.
         """
         self._published = max(self._published, ack.published)
         self.fresh.heard_of(ack.version, ack.patience)
-        newest = newest and not self._in_place
+        newest = newest and not self._in_place and self.fresh.lazy_slack is None
         needs = max(ack.need, ack.published) if newest else ack.need
         self.fresh.need = max(self.fresh.need, needs)
 

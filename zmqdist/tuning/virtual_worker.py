@@ -252,7 +252,7 @@ class VirtualWorker:
             self._again.append(step)
         self._newest, self._patience = max(self._newest, answer.version), answer.patience
         self.need = max(self.need, answer.need)
-        if self._max_in_flight == 1:
+        if self._max_in_flight == 1 and self._lazy_slack is None:
             self.need = max(self.need, answer.published)
         if requeued or answer.outcome == Verdict.REJECT:
             self._want(now)
