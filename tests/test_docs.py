@@ -29,7 +29,12 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
-PAGES = {"README.md": README, "ARCHITECTURE.md": ARCHITECTURE, "docs/protocol.md": PROTOCOL}
+PAGES = {
+    "README.md": README,
+    "ARCHITECTURE.md": ARCHITECTURE,
+    "docs/protocol.md": PROTOCOL,
+    "docs/staleness.md": (ROOT / "docs" / "staleness.md").read_text(),
+}
 
 KINDS = {cls.kind: cls for cls in messages.Message.__subclasses__()}
 MODULES = sorted(
