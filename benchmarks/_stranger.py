@@ -13,7 +13,8 @@ import time
 
 import zmq
 
-from zmqdist.core.messages import Heartbeat, Hello, Pull, to_header
+from zmqdist.core.headers import to_header
+from zmqdist.core.messages import Heartbeat, Hello, Pull
 
 LIMIT_S = 60
 CONNECTIONS = 1000

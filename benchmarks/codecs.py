@@ -23,7 +23,7 @@ WITHOUT = " without feedback"
 
 def arguments(add):
     add("--mlp-epochs", type=int, default=15)
-    add("--word2vec-epochs", type=int, default=8)
+    add("--word2vec-epochs", type=int, default=20)
 
 
 def cases(options):

@@ -20,8 +20,9 @@ from zmq.utils import z85
 from zmqdist import RowSparse
 from zmqdist.core import actions as act
 from zmqdist.core import messages as m
+from zmqdist.core.headers import to_header
 from zmqdist.core.master_state import MasterState
-from zmqdist.core.messages import Message, to_header
+from zmqdist.core.messages import Message
 from zmqdist.core.worker_state import WorkerState
 from zmqdist.errors import ConfigError, RemoteProtocolError
 from zmqdist.models.base import parameters_of

@@ -81,6 +81,9 @@ class ZmqDist:
         Whether the workers of a host share one copy of the published model, which one of
         them receives for all. ``"auto"``: if the model has a megabyte or more. A gradient
         that trains in place (``tiers=``) always has its own.
+    max_norm : float, optional
+        Largest L2 norm of an update, over all its floats. One with a larger norm is scaled
+        down to it before it is applied, and counted as `TrainResult.clipped`.
     lease_s : float, default=30
         Silence after which a worker or a master counts as dead, in seconds. Must be
         longer than the longest call of ``descent``.
@@ -123,6 +126,7 @@ class ZmqDist:
         max_in_flight: int = 2,
         replica: str = "auto",
         lease_s: float = 30.0,
+        max_norm: float | None = None,
         progress: bool | str | None = None,
     ) -> None:
         if security not in ("curve", "none"):
@@ -142,6 +146,7 @@ class ZmqDist:
             merge=merge,
             codec=parse_codec(codec)[0],
             lease_s=lease_s,
+            max_norm=max_norm,
             publish_every=publish_every,
             publish_interval_s=publish_interval_s,
         )

@@ -85,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
         default="curve",
         help="none talks plain TCP to anybody (default: %(default)s)",
     )
+    add("--max-norm", type=float, metavar="NORM", help="scale larger updates down to this norm")
     add("--lease", type=float, default=30.0, metavar="SECONDS", help="silence that means death")
     add(
         "--save",
@@ -158,6 +159,7 @@ def _serve(options: argparse.Namespace) -> int:
             policy=policy,
             merge=merge,
             lease_s=options.lease,
+            max_norm=options.max_norm,
         ),
     )
     master.descent = descent

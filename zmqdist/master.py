@@ -43,7 +43,7 @@ from zmqdist.net.transport import Envelope, MasterSockets
 from zmqdist.options import MasterOptions
 from zmqdist.publisher import Publisher
 from zmqdist.wire.frames import MAX_HEADER_BYTES, Received, pack, unpack
-from zmqdist.wire.leaves import first_nonfinite, scale_tree, tree_bytes
+from zmqdist.wire.leaves import first_nonfinite, scale_tree, tree_bytes, tree_norm
 
 log = logging.getLogger(__name__)
 
@@ -265,6 +265,7 @@ class Master:
         self.state.totals.bytes_received_decoded += tree_bytes(update)
         try:
             _check_finite(update)
+            update = self._clipped(update)
             if action.weight != 1.0:
                 update = scale_tree(update, action.weight)
             if self._damping is not None:
@@ -280,6 +281,14 @@ class Master:
             self._perform(self.state.buffered(action, now))
         else:
             self._perform(self.state.applied(action, now))
+
+    def _clipped(self, update: Any) -> Any:
+        """Scale an update down to the largest norm allowed (gradient norm clipping)."""
+        limit = self.options.max_norm
+        if limit is None or (norm := tree_norm(update)) <= limit:
+            return update
+        self.state.totals.clipped += 1
+        return scale_tree(update, limit / norm)
 
     def _flush(self, flush: Flush) -> None:
         """Merge what the buffer holds and apply it as one update."""

@@ -37,6 +37,7 @@ class MasterOptions:
     lease_s: float = 30.0
     publish_every: int | None = None
     publish_interval_s: float | None = None
+    max_norm: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("port", "publish_port"):
@@ -64,6 +65,8 @@ class MasterOptions:
             )
         if not self.lease_s > 0:
             raise ConfigError(f"lease_s is {self.lease_s!r}; expected seconds > 0")
+        if self.max_norm is not None and not self.max_norm > 0:
+            raise ConfigError(f"max_norm is {self.max_norm!r}; expected a number > 0, or None")
         self.pacing()
 
     def pacing(self) -> Pacing:

@@ -45,6 +45,8 @@ class TrainResult:
     max_row_norm : float
         Largest norm of a row of a two-dimensional array, over all published versions of
         the master.
+    clipped : int
+        Updates scaled down to ``max_norm``.
     history : list of dict
         One entry about each second: seconds, version, applied, examples, max_row_norm,
         staleness (mean since the entry before), and the means of the updates' metrics. Entries of
@@ -73,6 +75,7 @@ class TrainResult:
     evicted: int = 0
     stopped: str = ""
     max_row_norm: float = 0.0
+    clipped: int = 0
 
     @classmethod
     def between(cls, before: Report, after: Report, seconds: float) -> TrainResult:

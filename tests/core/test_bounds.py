@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from zmqdist.core.actions import Send
 from zmqdist.core.budgets import BURST, EARNED, MAX_PEERS, PER_S, Budgets
+from zmqdist.core.ledger import MAX_AHEAD
+from zmqdist.core.master_state import MasterState
+from zmqdist.core.messages import (
+    Ack,
+    Begin,
+    Heartbeat,
+    Hello,
+    Pong,
+    Push,
+    Refused,
+    Rejoin,
+    Welcome,
+)
 from zmqdist.core.notices import BURST as LINES
 from zmqdist.core.notices import INTERVAL_S, Notices
+from zmqdist.core.sessions import MAX_ATTEMPTS_AT_ONCE
+from zmqdist.staleness import BoundedStaleness
 
 
 def test_a_few_lines_pass_and_the_rest_is_counted() -> None:
@@ -50,3 +66,32 @@ def test_peers_are_forgotten_when_that_changes_nothing() -> None:
     for number in range(3 * MAX_PEERS):
         peers.spend(b"%d" % number, now)
     assert not peers.spend(b"flood", now)
+
+
+def test_a_worker_that_says_hello_for_ever_fills_no_memory() -> None:
+    state = MasterState("run", BoundedStaleness(8), schema={})
+    state.receive(b"driver", Begin(2), 0.0)
+    for attempt in range(10 * MAX_ATTEMPTS_AT_ONCE):
+        actions = state.receive(b"peer", Hello("run", 0, 0, attempt, "w"), 0.0)
+        assert isinstance(actions[-1], Send)
+        assert isinstance(actions[-1].message, Welcome)
+    state.receive(b"other", Hello("run", 0, 1, 1, "w"), 0.0)
+    assert len(state.sessions) == MAX_ATTEMPTS_AT_ONCE + 1
+    newest = actions[-1].message.session
+    (pong,) = state.receive(b"peer", Heartbeat(newest), 0.0)
+    assert isinstance(pong, Send)
+    assert isinstance(pong.message, Pong)
+    (rejoin,) = state.receive(b"peer", Heartbeat(1), 0.0)
+    assert isinstance(rejoin, Send)
+    assert isinstance(rejoin.message, Rejoin)
+
+
+def test_a_step_out_of_reach_is_refused() -> None:
+    state = MasterState("run", BoundedStaleness(8), schema={})
+    state.receive(b"driver", Begin(1), 0.0)
+    state.receive(b"peer", Hello("run", 0, 0, 1, "w"), 0.0)
+    for step, taken in ((MAX_AHEAD, True), (MAX_AHEAD + 1, False), (2**62, False), (-1, False)):
+        answers = state.receive(b"peer", Push(1, step, 0, empty=True), 0.0)
+        messages = [a.message for a in answers if isinstance(a, Send)]
+        assert any(isinstance(m, Ack) for m in messages) is taken
+        assert any(isinstance(m, Refused) for m in messages) is not taken

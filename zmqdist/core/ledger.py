@@ -18,6 +18,10 @@ MAX_PARTITIONS = 100_000
 """Largest number of partitions of an epoch: the list of the missing must fit into one frame."""
 
 
+MAX_AHEAD = 1_000_000
+"""Steps that may be settled beyond one that is still open: what they take is bounded."""
+
+
 class Outcome(StrEnum):
     """How a step was settled."""
 
@@ -60,6 +64,10 @@ class Standing:
     def complete(self) -> bool:
         """Whether a worker has seen the end of the partition, all settled."""
         return self.length is not None
+
+    def within_reach(self, step: int) -> bool:
+        """Whether `step` may be a step: no more than so many beyond the first open one."""
+        return 0 <= step <= self.next + MAX_AHEAD
 
     def settled(self, step: int) -> bool:
         """Whether `step` is settled."""

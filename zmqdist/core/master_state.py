@@ -274,9 +274,8 @@ class MasterState:
             return [Send(peer, Stop(0, f"{whose}: epoch {message.epoch}"))]
         if fatal := self.epochs[message.epoch].fatal:
             return [Send(peer, Stop(0, f"{fatal['what']} failed: {fatal['error']}"))]
-        here = self.sessions.at(message.epoch, message.partition)
-        earlier = [s for s in here if s.attempt == message.attempt]  # its hello came twice
-        actions = self._close_sessions(earlier)
+        earlier, crowded_out = self.sessions.superseded(message)
+        actions = self._close_sessions([*earlier, *crowded_out])
         session = self.sessions.new(peer, message, now)
         self.totals.sessions += not earlier
         if not standing.complete:
@@ -291,7 +290,7 @@ class MasterState:
         key = Key(session.epoch, session.partition, message.step)
         standing = self.epochs.standing(key)
         tau = self.lineage.distance(self.version, Point(message.incarnation, message.base))
-        if tau is None or message.step < 0:
+        if tau is None or not standing.within_reach(message.step):
             self.totals.refused += 1
             reason = f"push of step {message.step} on version {message.base}; at {self.version}"
             return [Send(session.peer, Refused(reason))]

@@ -28,6 +28,7 @@ class Totals:
     failed: int = 0
     refused: int = 0
     dropped: int = 0
+    clipped: int = 0
     examples: int = 0
     sessions: int = 0
     evicted: int = 0

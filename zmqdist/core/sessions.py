@@ -12,6 +12,9 @@ from zmqdist.core.staleness import Policy
 NUMBER_BITS = 32
 """Low bits of a session's number that count the sessions of one incarnation."""
 
+MAX_ATTEMPTS_AT_ONCE = 16
+"""Sessions of one partition at once: attempts, speculative copies, zombies."""
+
 
 @dataclass(slots=True)
 class Session:
@@ -60,6 +63,17 @@ class Sessions:
     def at(self, epoch: int, partition: int | None = None) -> list[Session]:
         """Return the sessions of an epoch, or of one partition of it."""
         return [s for s in self if s.epoch == epoch and partition in (None, s.partition)]
+
+    def superseded(self, hello: Hello) -> tuple[list[Session], list[Session]]:
+        """Return the sessions that a hello ends: of the same attempt, and beyond the maximum.
+
+        The first said hello twice. The second are the oldest of its partition, so that
+        a worker which says hello under ever new attempts fills no memory.
+        """
+        here = self.at(hello.epoch, hello.partition)
+        same = [s for s in here if s.attempt == hello.attempt]
+        others = [s for s in here if s.attempt != hello.attempt]
+        return same, others[: max(0, len(others) - MAX_ATTEMPTS_AT_ONCE + 1)]
 
     def new(self, peer: bytes, hello: Hello, now: float) -> Session:
         """Make a session that starts at the slowest clock; it is not open yet."""

@@ -57,6 +57,26 @@ def scale_tree(tree: Any, factor: float) -> Any:
     return map_leaves(scale, tree)
 
 
+def tree_norm(tree: Any) -> float:
+    """Return the L2 norm of all floats and complex numbers of a tree together.
+
+    Integers, booleans, strings and None do not count, as `scale_tree` leaves them alone.
+    """
+    norms = [0.0]
+    for _, leaf in walk(tree):
+        if isinstance(leaf, RowSparse):
+            values = leaf.values
+        elif is_scipy(leaf):
+            values = leaf.tocoo().data
+        else:
+            values = np.asarray(leaf) if isinstance(leaf, (float, complex)) else leaf
+        if getattr(getattr(values, "dtype", None), "kind", "") in ("f", "c"):
+            largest = float(np.abs(values).max(initial=0.0))
+            if largest:  # squares of the largest floats are none
+                norms.append(largest * float(np.linalg.norm(values / np.float64(largest))))
+    return math.hypot(*norms)
+
+
 def first_nonfinite(tree: Any) -> str | None:
     """Path of the first leaf that holds a NaN or an infinity; None if all are finite."""
     return next((path for path, leaf in walk(tree) if not _finite(leaf)), None)
