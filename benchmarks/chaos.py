@@ -16,7 +16,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import _chaos_network
+from benchmarks import _chaos_master, _chaos_network
 from benchmarks._chaos import (
     Run,
     Shape,
@@ -119,6 +119,7 @@ FAULTS = {
     "messages-late": messages(delay=0.1),
     "messages-cut-short": messages(truncate=0.01, only={"push", "ack"}),
     "driver-killed": driver_killed,
+    **_chaos_master.FAULTS,
     **_chaos_network.FAULTS,
 }
 

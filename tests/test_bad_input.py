@@ -17,6 +17,7 @@ from tests.support import Running, epoch, eventually, free_port, serving, work
 from zmqdist import RowSparse, Update, ZmqDist
 from zmqdist.connection import Assignment
 from zmqdist.driver import Driver
+from zmqdist.engines.reach import whereabouts
 from zmqdist.errors import (
     AddressInUse,
     ConfigError,
@@ -443,7 +444,7 @@ class TestAddresses:
 
     def test_worker_is_told_a_wrong_address(self) -> None:
         with ZmqDist(model(), security="none", host="127.0.0.1") as dd:
-            where = dd._whereabouts()
+            where = whereabouts(dd._remote, dd._host)
         address = f"tcp://127.0.0.1:{free_port()}"
         schema = {"w": ("<f8", (3,))}
         there = Assignment(address, "run", 0, schema, connect_s=0.3, where=where)

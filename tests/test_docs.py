@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import zmqdist.staleness
@@ -29,11 +30,13 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+RELIABILITY = (ROOT / "docs" / "reliability.md").read_text()
 PAGES = {
     "README.md": README,
     "ARCHITECTURE.md": ARCHITECTURE,
     "docs/protocol.md": PROTOCOL,
     "docs/staleness.md": (ROOT / "docs" / "staleness.md").read_text(),
+    "docs/reliability.md": RELIABILITY,
 }
 
 KINDS = {cls.kind: cls for cls in messages.Message.__subclasses__()}
@@ -211,6 +214,30 @@ def test_invariants_are_numbered_and_checked() -> None:
     rows = table(section(ARCHITECTURE, "## Invariants"))
     assert [row[0] for row in rows] == [f"I{n}" for n in range(1, len(rows) + 1)]
     assert all("::" in row[2] or "scripts/lint" in row[2] for row in rows)
+
+
+# ---- docs/reliability.md -------------------------------------------------------------------
+
+
+def test_guarantees_are_numbered_and_held() -> None:
+    rows = table(section(RELIABILITY, "## Guarantees"))
+    assert [row[0] for row in rows] == [f"R{n}" for n in range(1, len(rows) + 1)]
+    assert all("::" in row[2] for row in rows)
+
+
+def test_the_reader_reads_a_checkpoint(tmp_path: Path) -> None:
+    (reader,) = re.findall(r"<!-- reader -->\n```python\n(.*?)```", RELIABILITY, re.S)
+    assert "zmqdist" not in reader
+    names: dict[str, Any] = {}
+    exec(reader, names)  # noqa: S102 - our own page
+    with ZmqDist({"w": np.zeros(3), "n": 0}, checkpoint=tmp_path, security="none") as dd:
+        dd.train([[1, 2], [3]], add_one, batch_size=1, workers=1)
+    version, model = names["read_model"](tmp_path)
+    assert (version, model["w"].tolist(), model["n"]) == (3, [3.0] * 3, 3)
+
+
+def add_one(model: Any, items: Any) -> Any:
+    return {"w": np.ones(3), "n": 1}
 
 
 # ---- README.md -----------------------------------------------------------------------------

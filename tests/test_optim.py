@@ -125,7 +125,7 @@ def test_dtypes(optimizer, dtype):
         optimizer(model, {"w": RowSparse([1, 3], np.ones((2, 2)), (4, 2))})
     assert model["w"].dtype == dtype
     assert (model["w"] < 1).all()
-    for roles in optimizer.state_dict()["parameters"].values():
+    for roles in optimizer.state()["parameters"].values():
         for array in list(roles.values())[1:]:
             assert array.dtype == np.result_type(dtype, np.float32)
 
@@ -154,11 +154,12 @@ def test_untouched_rows_and_their_state_stay(optimizer):
     rng = np.random.default_rng(3)
     model = {"w": rng.standard_normal((5, 2))}
     optimizer(model, {"w": rng.standard_normal((5, 2))})
-    before, state = model["w"].copy(), optimizer.state_dict()["parameters"]["w"]
+    before = model["w"].copy()
+    state = copy.deepcopy(optimizer.state()["parameters"]["w"])
     optimizer(model, {"w": RowSparse([1, 4], np.ones((2, 2)), (5, 2))})
     moved = (model["w"] != before).all(axis=1)
     assert moved.tolist() == [False, True, False, False, True]
-    for role, array in optimizer.state_dict()["parameters"]["w"].items():
+    for role, array in optimizer.state()["parameters"]["w"].items():
         if role != "step":
             assert (array != state[role]).all(axis=1).tolist() == moved.tolist()
 
@@ -252,7 +253,7 @@ def test_a_learning_rate_that_is_none(lr):
 
 
 @pytest.mark.parametrize("optimizer", optimizers(), ids=repr)
-@pytest.mark.parametrize("form", ["state_dict", "pickle"])
+@pytest.mark.parametrize("form", ["state", "pickle"])
 def test_state_goes_on_elsewhere(optimizer, form):
     rng = np.random.default_rng(6)
 
@@ -267,28 +268,26 @@ def test_state_goes_on_elsewhere(optimizer, form):
     first, model = copy.deepcopy(optimizer), {"w": rng.standard_normal((4, 2)), "b": 0.5}
     run(first, model, range(5))
     second, other = copy.deepcopy(optimizer), copy.deepcopy(model)
-    saved = first.state_dict()
+    saved = copy.deepcopy(first.state())
     if form == "pickle":
         second = pickle.loads(pickle.dumps(first))  # noqa: S301
     run(first, model, range(5, 9))
-    if form == "state_dict":
-        second.load_state_dict(saved)
+    if form == "state":
+        second.load_state(saved)
     run(second, other, range(5, 9))
     np.testing.assert_array_equal(other["w"], model["w"])
     assert other["b"] == model["b"]
     assert second.step == 9
 
 
-def test_state_dict_is_plain():
+def test_state_is_plain():
     adam, model = Adam(0.1), {"w": np.zeros((2, 2), np.float32)}
     adam(model, {"w": np.ones((2, 2))})
-    state = adam.state_dict()
+    state = adam.state()
     assert state["step"] == 1
     assert state["parameters"]["w"]["step"] == 1
     assert list(state["parameters"]["w"]) == ["step", "mean", "square"]
     np.testing.assert_allclose(state["parameters"]["w"]["mean"], 0.1, rtol=1e-6)
-    state["parameters"]["w"]["mean"][:] = 9  # a copy
-    assert adam.state_dict()["parameters"]["w"]["mean"].max() < 1
 
 
 @pytest.mark.parametrize(
@@ -303,11 +302,11 @@ def test_state_dict_is_plain():
         {"step": 1, "parameters": {"w": 3}},
     ],
 )
-def test_load_state_dict_refuses(state):
+def test_load_state_refuses(state):
     adam, model = Adam(0.1), {"w": np.zeros(2)}
     adam(model, {"w": [1.0, 2.0]})
-    with pytest.raises(ConfigError, match=r"state_dict|the state of 'w'"):
-        adam.load_state_dict(state)
+    with pytest.raises(ConfigError, match=r"got no state|the state of 'w'"):
+        adam.load_state(state)
     assert adam.step == 1
 
 

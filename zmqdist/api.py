@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,12 +13,13 @@ from typing import Any
 from zmqdist.connection import REPLICAS
 from zmqdist.core.staleness import Policy
 from zmqdist.engines import engine_for, spark_driver_host
+from zmqdist.engines.reach import check_reach, whereabouts
 from zmqdist.errors import ConfigError
 from zmqdist.master import Descent, Master
 from zmqdist.merge import Merge
 from zmqdist.models.base import parameters_of
 from zmqdist.models.tiers import Tiers
-from zmqdist.net.address import choose_hosts, is_loopback, parse_address
+from zmqdist.net.address import choose_hosts, parse_address
 from zmqdist.net.security import (
     ClientKeys,
     KeyPair,
@@ -84,6 +86,17 @@ class ZmqDist:
     max_norm : float, optional
         Largest L2 norm of an update, over all its floats. One with a larger norm is scaled
         down to it before it is applied, and counted as `TrainResult.clipped`.
+    checkpoint : path, optional
+        Directory for checkpoints, of this program alone: model, optimizer, ledger and all
+        else that a run needs to go on. The last three are kept. ``train()`` returns when
+        what it learned is in one.
+    checkpoint_every_s : float, default=60
+        Seconds between two checkpoints.
+    resume : bool or "auto", default=False
+        Go on from the newest checkpoint: the same program is run again, and each
+        ``train()`` does what is missing of it. After a program that came to its end, a new
+        one begins with the model that it left. ``"auto"`` does so if there is a
+        checkpoint. With `master`: go on with the program that was interrupted there.
     lease_s : float, default=30
         Silence after which a worker or a master counts as dead, in seconds. Must be
         longer than the longest call of ``descent``.
@@ -125,6 +138,9 @@ class ZmqDist:
         publish_interval_s: float | None = None,
         max_in_flight: int = 2,
         replica: str = "auto",
+        checkpoint: str | Path | None = None,
+        checkpoint_every_s: float = 60.0,
+        resume: bool | str = False,
         lease_s: float = 30.0,
         max_norm: float | None = None,
         progress: bool | str | None = None,
@@ -139,6 +155,10 @@ class ZmqDist:
             raise ConfigError(f"max_in_flight is {max_in_flight!r}; expected an integer >= 1")
         if replica not in REPLICAS:
             raise ConfigError(f"replica is {replica!r}; expected one of {', '.join(REPLICAS)}")
+        if master is not None and checkpoint is not None:
+            raise ConfigError(
+                "checkpoint= is for a master started here; start zmqdist-master with --checkpoint"
+            )
         self._options = MasterOptions(
             port=port,
             publish_port=publish_port,
@@ -149,6 +169,9 @@ class ZmqDist:
             max_norm=max_norm,
             publish_every=publish_every,
             publish_interval_s=publish_interval_s,
+            checkpoint=checkpoint,
+            checkpoint_every_s=checkpoint_every_s,
+            resume=resume if master is None else False,
         )
         self._parameters = parameters_of(model)
         self._model = model
@@ -160,6 +183,9 @@ class ZmqDist:
         self._max_in_flight = max_in_flight
         self._replica = replica
         self._progress = progress
+        self._resume = bool(resume)
+        self._program, self._trains = secrets.token_hex(8), 0
+        self._last_training: Training | None = None
         self._master: Master | None = None
         self._address = ""
         self._client_keys: ClientKeys | None = None
@@ -197,6 +223,8 @@ class ZmqDist:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if error is None and self._last_training is not None and self._address:
+            self._last_training.leave()
         self.stop()
 
     def stop(self) -> None:
@@ -333,7 +361,10 @@ class ZmqDist:
             replica=self._replica,
             codec=self._codec,
             progress=self._progress,
-            where=self._whereabouts(),
+            where=whereabouts(self._remote, self._host),
+            program=self._program,
+            train=self._trains,
+            resume=self._resume,
         )
         if options.tiers is not None and self._remote is None and self._options.policy.buffers:
             raise ConfigError(
@@ -345,10 +376,9 @@ class ZmqDist:
         try:
             engine = engine_for(data, workers)
             try:
-                self._check_reach()
                 if self._master is not None:
-                    self._master.descent = descent
-                    self._master.error = None
+                    check_reach(self._address, self._host)
+                    self._master.use(descent, self._trains)
                 training = Training(
                     self._parameters,
                     engine,
@@ -357,31 +387,13 @@ class ZmqDist:
                     keys=self._client_keys,
                     master=self._master,
                 )
-                self._last = training.result
-                return training.run()
+                self._last, self._last_training = training.result, training
+                try:
+                    return training.run()
+                finally:
+                    if training.plan is not None and training.plan.run:
+                        self._program, self._trains = training.plan.program, self._trains + 1
             finally:
                 engine.close()
         finally:
             self._training.release()
-
-    def _whereabouts(self) -> str:
-        """Say how the address came about, for a worker that gets no answer there."""
-        if self._remote is not None:
-            return f"The driver was told master={self._remote!r}; executors must reach it too"
-        return (
-            f"spark.driver.host is {spark_driver_host()!r} and host= was {self._host!r}. Pass "
-            "ZmqDist(..., host=ADDRESS) with an address of the driver that executors can reach, "
-            "and port=, publish_port= with ports that the firewall lets through"
-        )
-
-    def _check_reach(self) -> None:
-        """Refuse to send tasks elsewhere with an address that means themselves."""
-        spark_host = spark_driver_host()
-        if self._remote is not None or spark_host is None or is_loopback(spark_host):
-            return
-        host, _ = parse_address(self._address)
-        if is_loopback(host) and self._host is None:
-            raise ConfigError(
-                f"the master listens on {host} only, but Spark's driver is {spark_host}: create "
-                "the SparkSession before ZmqDist, or pass host="
-            )

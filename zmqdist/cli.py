@@ -88,6 +88,26 @@ def parser() -> argparse.ArgumentParser:
     add("--max-norm", type=float, metavar="NORM", help="scale larger updates down to this norm")
     add("--lease", type=float, default=30.0, metavar="SECONDS", help="silence that means death")
     add(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="write checkpoints into this directory, and keep the last three",
+    )
+    add(
+        "--checkpoint-every",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="between two checkpoints (default: %(default)s)",
+    )
+    add(
+        "--resume",
+        nargs="?",
+        const="always",
+        choices=("always", "auto"),
+        help="go on from the newest checkpoint; with auto, if there is one",
+    )
+    add(
         "--save",
         type=Path,
         metavar="FILE",
@@ -160,9 +180,12 @@ def _serve(options: argparse.Namespace) -> int:
             merge=merge,
             lease_s=options.lease,
             max_norm=options.max_norm,
+            checkpoint=options.checkpoint,
+            checkpoint_every_s=options.checkpoint_every,
+            resume="auto" if options.resume == "auto" else bool(options.resume),
         ),
     )
-    master.descent = descent
+    master.use(descent)
 
     def on_signal(number: int, frame: object) -> None:
         log.info("%s: ending", signal.Signals(number).name)

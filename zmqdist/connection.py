@@ -48,6 +48,9 @@ REPLICAS = ("auto", "shared", "private")
 SHARE_BYTES = 1 << 20
 """Models of this size and more are shared by the workers of a host, unless told."""
 
+CONNECT_S = 10.0
+"""Deadline of a worker's handshake, in seconds."""
+
 GOODBYE_S = 2.0
 """How long a failing worker waits for its report to be taken, in seconds."""
 
@@ -92,7 +95,7 @@ class Assignment:
     max_in_flight: int = 2
     batch_size: int | None = None
     tiers: Tiers | None = None
-    connect_s: float = 10.0
+    connect_s: float = CONNECT_S
     replica: str = "auto"
     where: str = ""
 

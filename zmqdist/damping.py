@@ -67,6 +67,17 @@ class RowDamping:
             return update
         return {name: self._entry(name, d, version, tau) for name, d in update.items()}
 
+    def state(self) -> dict[str, Any]:
+        """Return what is kept of each array, as a tree of arrays."""
+        return {
+            name: {"sums": r.sums, "longest": r.longest, "version": r.version}
+            for name, r in self._recent.items()
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned; the arrays are taken over."""
+        self._recent = {name: _Recent(**kept) for name, kept in state.items()}
+
     def _entry(self, name: str, change: Any, version: int, tau: int) -> Any:
         if not isinstance(change, (RowSparse, np.ndarray)) or change.dtype.kind != "f":
             return change

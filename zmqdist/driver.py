@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from zmqdist.core.messages import Begin, Begun, End, Message, Pull, Refused, Report, Status, Version
+from zmqdist.core.messages import (
+    Begin,
+    Begun,
+    End,
+    Leave,
+    Message,
+    Pull,
+    Refused,
+    Report,
+    Status,
+    Version,
+)
 from zmqdist.errors import MasterLost, MasterUnreachable, RemoteProtocolError
 from zmqdist.models.base import Parameters
 from zmqdist.models.snapshot import Replica
@@ -56,9 +67,20 @@ class Driver:
         self._answered = False
         self._lost: MasterLost | MasterUnreachable | None = None
 
-    def begin(self, partitions: int, worker_key: str) -> Begun:
-        """Open an epoch over so many partitions for workers that hold `worker_key`."""
-        begun = self._ask(Begin(partitions, worker_key), Begun).message
+    def begin(self, partitions: int, worker_key: str, **plan: Any) -> Begun:
+        """Open an epoch over so many partitions for workers that hold `worker_key`.
+
+        Parameters
+        ----------
+        partitions, worker_key, **plan
+            The fields of `zmqdist.core.messages.Begin`.
+
+        Raises
+        ------
+        RemoteProtocolError
+            It is refused, as the epoch was begun with data of another shape.
+        """
+        begun = self._ask(Begin(partitions, worker_key, **plan), Begun).message
         assert isinstance(begun, Begun)  # noqa: S101 - _ask has checked; tells the type checker
         self._answer_s = max(self._answer_s, begun.lease_s)
         self._run = begun.run
@@ -70,15 +92,29 @@ class Driver:
         assert isinstance(report, Report)  # noqa: S101 - as above
         return report
 
-    def end(self, epoch: int, reason: str = "") -> Report:
-        """Close an epoch and return how it stood: late updates of it are refused."""
-        report = self._ask(End(self._run, epoch, reason), Report).message
+    def end(self, epoch: int, reason: str = "", *, over: bool = False) -> Report:
+        """Close an epoch and return how it stood: late updates of it are refused.
+
+        With `over` its `train()` returns, and the master writes a checkpoint.
+        """
+        report = self._ask(End(self._run, epoch, reason, over), Report).message
         assert isinstance(report, Report)  # noqa: S101 - as above
         return report
+
+    def leave(self, run: str, program: str) -> None:
+        """Say that the program is at its end."""
+        self._ask(Leave(run, program), Report)
 
     def pull(self, replica: Replica, version: int) -> str:
         """Bring a replica up to what is published, at least `version`; return the run."""
         received = self._ask(Pull(0, replica.version, version), Version)
+        message = received.message
+        assert isinstance(message, Version)  # noqa: S101 - as above
+        if message.incarnation != replica.incarnation:  # what it holds is of an earlier life
+            again, replica.version = replica.version >= 0, -1
+            replica.incarnation = message.incarnation
+            if again:
+                return self.pull(replica, version)
         assert isinstance(received.message, Version)  # noqa: S101 - as above
         replica.load(received.message.version, received.decode(replica.max_bytes))
         return received.message.run
@@ -104,8 +140,7 @@ class Driver:
         while now < until:
             if now >= again:
                 self._sockets.send(pack(message))
-                # A broken connection loses messages; a second epoch is not asked for.
-                again = until if isinstance(message, Begin) else now + ASK_AGAIN_S
+                again = now + ASK_AGAIN_S  # a broken connection loses messages
             self._sockets.wait(min(until, again, now + SILENT_S) - now)
             now = time.monotonic()
             frames = self._sockets.receive()

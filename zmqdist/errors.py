@@ -49,6 +49,10 @@ class UpdateError(ZmqdistError, ValueError):
     """An update cannot be sent or applied: wrong type, shape, dtype or a NaN."""
 
 
+class CheckpointError(ZmqdistError):
+    """A checkpoint directory cannot be used, or holds nothing to go on from."""
+
+
 class ProtocolError(ZmqdistError):
     """Base of protocol errors; see the two subclasses for whose fault it is."""
 

@@ -7,20 +7,22 @@ Owns the model while it runs, in one thread that also owns the sockets. Decision
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
+from zmqdist.checkpoints import Checkpoints
 from zmqdist.core.actions import (
     Action,
     Admit,
     Apply,
     Dismiss,
     Flush,
+    Note,
     Publish,
+    Save,
     Send,
     SendSnapshot,
 )
@@ -79,6 +81,10 @@ class Master:
         None adds updates to the parameters of their name.
     error : BaseException or None
         What `descent` or the loop itself raised last.
+    damping : RowDamping or None
+        Weighs updates as they arrive.
+    buffered : list
+        Updates that wait to be merged, decoded.
     """
 
     sockets_type: ClassVar[type[MasterSockets]] = MasterSockets
@@ -93,30 +99,43 @@ class Master:
         self._params_bytes = sum(a.nbytes for a in self.parameters.arrays().values())
         self._max_update_bytes = max(MIN_UPDATE_BYTES, 4 * self._params_bytes)
         merge = options.merge
-        self._damping: RowDamping | None = None
+        self.damping: RowDamping | None = None
         if isinstance(merge, RowTrustRegion) and not options.policy.buffers:
-            self._damping = RowDamping(merge.cap)
+            self.damping = RowDamping(merge.cap)
         self._merge = merge or Mean()
-        self._buffered: list[Any] = []
         self._budgets = Budgets()
         self._refusals, self._floods = Notices(), Notices()
-        self._sockets = self.sockets_type(
-            options.bind_host,
-            options.advertise_host,
-            options.port,
-            options.publish_port,
-            options.keys,
-            self._max_update_bytes + MAX_HEADER_BYTES,
-        )
+        self._checkpoints = Checkpoints(options, self.parameters)
+        try:
+            self._sockets = self.sockets_type(
+                options.bind_host,
+                options.advertise_host,
+                options.port,
+                options.publish_port,
+                options.keys,
+                self._max_update_bytes + MAX_HEADER_BYTES,
+                self._checkpoints.worker_keys(),
+            )
+        except BaseException:
+            self._checkpoints.close()
+            raise
         self.state = MasterState(
-            secrets.token_hex(8),
+            self._checkpoints.run,
             options.policy,
             schema={name: [dtype, list(shape)] for name, (dtype, shape) in schema.items()},
             publish_port=self._sockets.publish_port,
             lease_s=options.lease_s,
             pacing=options.pacing(),
+            lineage=self._checkpoints.lineage,
+            saving=self._checkpoints.saving,
         )
-        self._check_schema()
+        try:
+            self._check_schema()
+            self.buffered: list[Any] = self._checkpoints.go_on(self)
+        except BaseException:
+            self._sockets.close()
+            self._checkpoints.close()
+            raise
         self._publisher = Publisher(
             self.parameters,
             self.state,
@@ -132,10 +151,26 @@ class Master:
         try:
             pack(Begun(self.state.run, 0, 0, self.state.schema, self.options.lease_s))
         except ProtocolError as error:
-            self._sockets.close()
             raise ModelError(
                 f"the model has {len(self.state.schema):,} arrays, too many to describe: {error}"
             ) from None
+
+    def use(self, descent: Descent | None, train: int | None = None) -> None:
+        """Set what applies the updates; it takes up its state in the checkpoint.
+
+        Parameters
+        ----------
+        descent : callable or None
+        train : int, optional
+            Which `train()` of its program it is for: see `Checkpoints.lend`.
+
+        Raises
+        ------
+        ConfigError
+            The checkpoint holds the state of another kind of descent.
+        """
+        self._checkpoints.lend(descent, train)
+        self.descent, self.error = descent, None
 
     @property
     def address(self) -> str:
@@ -160,12 +195,15 @@ class Master:
             while not self._stopping.is_set():
                 self._sockets.wait(self._patience_s())
                 self._drain()
+                self._checkpoints.look(self)
                 self._perform(self.state.tick(time.monotonic()))
+            self._checkpoints.finish(self)
         except BaseException as error:
             self.error = error
             log.exception("the master ends on an error")
             raise
         finally:
+            self._checkpoints.close()
             self._sockets.close()
 
     @property
@@ -234,6 +272,10 @@ class Master:
                     self._sockets.admit(action.key)
                 case Dismiss():
                     self._sockets.dismiss(action.key)
+                case Save():
+                    self._checkpoints.save(self)
+                case Note():
+                    self._checkpoints.note(self)
 
     def _answer(self, action: SendSnapshot, received: Received) -> None:
         try:
@@ -268,8 +310,8 @@ class Master:
             update = self._clipped(update)
             if action.weight != 1.0:
                 update = scale_tree(update, action.weight)
-            if self._damping is not None:
-                update = self._damping.damp(update, self.state.version, action.tau)
+            if self.damping is not None:
+                update = self.damping.damp(update, self.state.version, action.tau)
             if not self.options.policy.buffers:
                 self._descend(update)
         except Exception as error:  # the user's code may raise anything
@@ -277,7 +319,7 @@ class Master:
             return
         now = time.monotonic()
         if self.options.policy.buffers:
-            self._buffered.append(update)
+            self.buffered.append(update)
             self._perform(self.state.buffered(action, now))
         else:
             self._perform(self.state.applied(action, now))
@@ -292,7 +334,7 @@ class Master:
 
     def _flush(self, flush: Flush) -> None:
         """Merge what the buffer holds and apply it as one update."""
-        updates, self._buffered = self._buffered, []
+        updates, self.buffered = self.buffered, []
         try:
             self._descend(self._merge.merge(updates))
         except Exception as error:  # as above
@@ -316,6 +358,7 @@ class Master:
         if isinstance(error, UpdateError):
             return "update", str(error), ""
         self.error = error
+        self.state.saving.stop("descent raised an error: the model may be half changed")
         return "descent", f"{type(error).__name__}: {error}", traceback.format_exc()
 
     def _publish(self) -> None:

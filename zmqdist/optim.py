@@ -110,23 +110,23 @@ class Optimizer(ABC):
                 parameters.assign(name, places[name].item())
         self.step += 1
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return a copy of the state; options are no part of it.
+    def state(self) -> dict[str, Any]:
+        """Return the state; options are no part of it.
 
         Returns
         -------
         dict
             ``{"step": int, "parameters": {name: {"step": int, role: ndarray}}}``; arrays
-            of the shape and dtype of the parameter (float32 for float16).
+            of the shape and dtype of the parameter (float32 for float16), which change
+            with the next step.
         """
         parameters = {
-            name: {"step": self._steps.get(name, 0), **{k: a.copy() for k, a in state.items()}}
-            for name, state in self._state.items()
+            name: {"step": self._steps.get(name, 0), **state} for name, state in self._state.items()
         }
         return {"step": self.step, "parameters": parameters}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned; the arrays are copied.
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned; the arrays are copied.
 
         Raises
         ------
@@ -139,7 +139,7 @@ class Optimizer(ABC):
             wrong = next((name for name in kept if kept[name].keys() != roles), None)
             step, steps = int(state["step"]), {name: int(kept[name]["step"]) for name in kept}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{type(self).__name__}: got no state_dict: {error!r}") from None
+            raise ConfigError(f"{type(self).__name__}: got no state: {error!r}") from None
         if wrong is not None:
             raise ConfigError(
                 f"{type(self).__name__}: the state of {wrong!r} has {sorted(kept[wrong])}, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from zmqdist.core.pacing import Pacing
@@ -38,6 +39,9 @@ class MasterOptions:
     publish_every: int | None = None
     publish_interval_s: float | None = None
     max_norm: float | None = None
+    checkpoint: str | Path | None = None
+    checkpoint_every_s: float = 60.0
+    resume: bool | str = False
 
     def __post_init__(self) -> None:
         for name in ("port", "publish_port"):
@@ -63,6 +67,13 @@ class MasterOptions:
                 f"merge={self.merge!r} merges several updates, but {self.policy!r} applies them "
                 "one by one; use staleness=SoftSync(n), or merge=RowTrustRegion(cap)"
             )
+        if self.resume not in (True, False, "auto"):
+            raise ConfigError(f"resume is {self.resume!r}; expected True, False or 'auto'")
+        if self.resume and self.checkpoint is None:
+            raise ConfigError("resume= needs checkpoint=DIR: where to go on from")
+        every_s = self.checkpoint_every_s
+        if isinstance(every_s, bool) or not isinstance(every_s, int | float) or not every_s > 0:
+            raise ConfigError(f"checkpoint_every_s is {every_s!r}; expected seconds > 0")
         if not self.lease_s > 0:
             raise ConfigError(f"lease_s is {self.lease_s!r}; expected seconds > 0")
         if self.max_norm is not None and not self.max_norm > 0:
@@ -93,6 +104,16 @@ class TrainOptions:
     codec: str
     progress: bool | str | None
     where: str
+    program: str = ""
+    train: int = 0
+    resume: bool = False
+
+    @property
+    def steps(self) -> str:
+        """How the data is cut into steps: what a resumed `train()` must not change."""
+        if self.tiers is not None:
+            return repr(self.tiers)
+        return f"batch_size={self.batch_size}" if self.batch_size else ""
 
     def __post_init__(self) -> None:
         if not callable(self.gradient):

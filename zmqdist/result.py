@@ -47,6 +47,8 @@ class TrainResult:
         the master.
     clipped : int
         Updates scaled down to ``max_norm``.
+    checkpoints, checkpoints_failed : int
+        Checkpoints that were written meanwhile, and those that could not be.
     history : list of dict
         One entry about each second: seconds, version, applied, examples, max_row_norm,
         staleness (mean since the entry before), and the means of the updates' metrics. Entries of
@@ -73,6 +75,8 @@ class TrainResult:
     bytes_published_decoded: int = 0
     sessions: int = 0
     evicted: int = 0
+    checkpoints: int = 0
+    checkpoints_failed: int = 0
     stopped: str = ""
     max_row_norm: float = 0.0
     clipped: int = 0
@@ -201,3 +205,32 @@ def _saved(coded: int, decoded: int) -> str:
     if decoded > coded:
         text += f", {decoded / 1e6:,.1f} MB before coding: {1 - coded / decoded:.0%} saved"
     return text
+
+
+class Means:
+    """Means of what reports sum up, from one look to the next.
+
+    Parameters
+    ----------
+    before : Report
+        Where they begin.
+    """
+
+    def __init__(self, before: Report) -> None:
+        self._last = self._sums(before)
+
+    def since(self, report: Report) -> dict[str, float]:
+        """Return the means since the last call, by name; of what has not come, none."""
+        last, self._last = self._last, self._sums(report)
+        nothing = [0.0, 0.0]
+        return {
+            name: (total - last.get(name, nothing)[0]) / (count - last.get(name, nothing)[1])
+            for name, (total, count) in self._last.items()
+            if count > last.get(name, nothing)[1]
+        }
+
+    @staticmethod
+    def _sums(report: Report) -> dict[str, list[float]]:
+        staleness = sum(tau * count for tau, count in report.staleness)
+        applied = sum(count for _, count in report.staleness)
+        return {"staleness": [staleness, applied], **report.metrics}

@@ -10,7 +10,7 @@ from bisect import insort
 from collections.abc import Callable
 from typing import Any
 
-from zmqdist.connection import Assignment
+from zmqdist.connection import CONNECT_S, Assignment
 from zmqdist.core.messages import Begun, Report
 from zmqdist.driver import Driver
 from zmqdist.engines import Engine, Job
@@ -23,14 +23,12 @@ from zmqdist.models.structure import dump_structure
 from zmqdist.net.address import WILDCARDS, endpoint, parse_address
 from zmqdist.net.security import ClientKeys, KeyPair
 from zmqdist.options import TrainOptions
-from zmqdist.result import FIGURES, TrainResult
+from zmqdist.plan import LOOK_S, Plan
+from zmqdist.result import FIGURES, Means, TrainResult
 from zmqdist.task import Summary
 from zmqdist.telemetry.progress import Progress
 
 log = logging.getLogger(__name__)
-
-LOOK_S = 0.1
-"""How often the driver looks after the job, in seconds."""
 
 REPORT_S = 1.0
 """How often history, callbacks and the line are fed, in seconds."""
@@ -40,6 +38,9 @@ GRACE_S = 1.0
 
 Until then partitions that waited for a slot may start, to no purpose; a Spark task goes
 on for 2 s after its job is cancelled."""
+
+LEAVE_S = 2.0
+"""How long a program waits at its end for the master to take note, in seconds."""
 
 MAX_IDLE_ROUNDS = 3
 """Jobs in a row that settle nothing before the run is given up."""
@@ -56,6 +57,8 @@ class Training:
     ----------
     result : TrainResult
         Filled while the run goes on; final when `run` returns.
+    plan : Plan or None
+        How the master keeps it, once it was asked.
     """
 
     def __init__(
@@ -76,12 +79,13 @@ class Training:
         self._keys = keys
         self._master = master
         self._started = time.monotonic()
+        self.plan: Plan | None = None
         self._before: Report | None = None
         self._fed_at = self._started
         self._saw_items = False
         self._references: list[Any] = []
         self._progress: Progress | None = None
-        self._last_sums: dict[str, list[float]] = {}
+        self._means: Means | None = None
         self._evaluation: Evaluation | None = None
 
     def run(self) -> TrainResult:
@@ -105,16 +109,13 @@ class Training:
             )
         driver = self._connect(self._silence)
         total = options.epochs * self._engine.partitions
+        key = worker_keys.public if worker_keys is not None else ""
+        plan = Plan(driver, options, self._engine.partitions, key, self._check_master)
+        self.plan = plan
         try:
             with Progress(options.progress, total) as progress:
                 self._progress = progress
-                for epoch in range(options.epochs):
-                    try:
-                        self._evaluate()
-                        self._run_epoch(driver, worker_keys, payload, epoch, progress)
-                    except _Enough as enough:
-                        self.result.stopped = str(enough)
-                        break
+                self._run_epochs(plan, driver, worker_keys, payload, progress)
             if self._master is None:
                 driver.fetch(self._parameters, self.result.version)
             self._parameters.loaded()
@@ -131,30 +132,77 @@ class Training:
                 self._note(entry)
         return self.result
 
-    def _connect(self, on_silence: Callable[[float], None] | None = None) -> Driver:
+    def leave(self) -> None:
+        """Say that the program came to its end: to resume is to begin another."""
+        if self.plan is None or not self.plan.saves:
+            return
+        driver = self._connect(connect_s=LEAVE_S)
+        try:
+            driver.leave(self.plan.run, self.plan.program)
+        except ZmqdistError as error:
+            log.warning("the master does not know that the program came to its end: %s", error)
+        finally:
+            driver.close()
+
+    def _connect(
+        self, on_silence: Callable[[float], None] | None = None, **options: float
+    ) -> Driver:
         """Connect to the master, which this process may not reach as it is advertised."""
         address = self._address
         if self._master is not None:
             host, port = self._master.options.bind_host, parse_address(address)[1]
             address = endpoint("127.0.0.1" if host in WILDCARDS else host, port)
-        return Driver(address, self._keys, on_silence=on_silence)
+        return Driver(address, self._keys, on_silence=on_silence, **options)
 
     # ---- one epoch ------------------------------------------------------------------------
 
+    def _run_epochs(
+        self,
+        plan: Plan,
+        driver: Driver,
+        worker_keys: KeyPair | None,
+        payload: bytes,
+        progress: Progress,
+    ) -> None:
+        """Run the epochs until the ledger has all of them, and a checkpoint what it has.
+
+        A master that was restarted may have lost a part of any: look at all of them again,
+        from the first on.
+        """
+        whole = False
+        while not whole:
+            try:
+                incarnation = -1
+                for number in range(self._options.epochs):
+                    begun = plan.begin(number)
+                    self._before = self._before or plan.before
+                    if begun is None:
+                        self._count(driver.status(-1))
+                        self._saw_items = True  # before
+                        return
+                    incarnation = begun.incarnation if incarnation < 0 else incarnation
+                    self._evaluate()
+                    self._run_epoch(plan, driver, begun, worker_keys, payload, number, progress)
+            except _Enough as enough:
+                self.result.stopped = str(enough)
+                incarnation = plan.incarnation
+            whole = plan.keep(incarnation)
+
     def _run_epoch(
         self,
+        plan: Plan,
         driver: Driver,
+        begun: Begun,
         worker_keys: KeyPair | None,
         payload: bytes,
         number: int,
         progress: Progress,
     ) -> None:
-        begun = driver.begin(self._engine.partitions, worker_keys.public if worker_keys else "")
         reason = "the run was cancelled"
         try:
             self._parameters.check({n: (d, tuple(s)) for n, (d, s) in begun.schema.items()})
             job = self._job(begun, worker_keys, payload, number)
-            self._run_rounds(driver, begun.epoch, job, number, progress)
+            self._run_rounds(plan, driver, begun.epoch, job, number, progress)
             reason = "the epoch is complete"
         except ZmqdistError as error:
             reason = f"{type(error).__name__}: {error}"[:500]
@@ -181,6 +229,7 @@ class Training:
                 replica=options.replica,
                 batch_size=options.batch_size,
                 tiers=options.tiers,
+                connect_s=max(CONNECT_S, begun.lease_s if self.plan and self.plan.saves else 0),
                 where=options.where,
             ),
             payload=payload,
@@ -188,18 +237,18 @@ class Training:
         )
 
     def _run_rounds(
-        self, driver: Driver, epoch: int, job: Job, number: int, progress: Progress
+        self, plan: Plan, driver: Driver, epoch: int, job: Job, number: int, progress: Progress
     ) -> None:
         """Run the partitions that the ledger misses, until it misses none."""
-        report = driver.status(epoch)
-        if self._before is None:
-            self._before = report
-            self._last_sums = {"staleness": [_weighted(report.staleness), 0], **report.metrics}
+        report = plan.status(epoch)
+        if self._means is None:
+            self._means = Means(self._before or report)
         idle_rounds = 0
         while report.missing:
-            settled = _settled(report)
-            report = self._run_round(driver, epoch, job, report.missing, number, progress)
-            idle_rounds = 0 if _settled(report) > settled else idle_rounds + 1
+            settled, incarnation = _settled(report), report.incarnation
+            report = self._run_round(plan, driver, epoch, job, report.missing, number, progress)
+            got_on = _settled(report) > settled or report.incarnation != incarnation
+            idle_rounds = 0 if got_on else idle_rounds + 1
             if report.missing and idle_rounds >= MAX_IDLE_ROUNDS:
                 raise TrainError(
                     f"partitions {report.missing[:10]} did not get on in {idle_rounds} jobs; "
@@ -209,6 +258,7 @@ class Training:
 
     def _run_round(
         self,
+        plan: Plan,
         driver: Driver,
         epoch: int,
         job: Job,
@@ -232,12 +282,12 @@ class Training:
         try:
             thread.start()
             while not ended.wait(LOOK_S):
-                self._look(self._status(driver, epoch), number, progress)
+                self._look(plan.status(epoch), number, progress)
         except BaseException as error:
             self._stop_job(driver, epoch, ended, error)
             raise
         thread.join()
-        report = driver.status(epoch)
+        report = plan.status(epoch)
         self._feed(report, number, progress, due=True)
         if report.fatal is not None:
             raise fatal_error(report.fatal) from self._cause()
@@ -268,10 +318,6 @@ class Training:
             self._count(report)
 
     # ---- looking after the job -----------------------------------------------------------
-
-    def _status(self, driver: Driver, epoch: int) -> Report:
-        self._check_master()
-        return driver.status(epoch)
 
     def _silence(self, seconds: float) -> None:
         """Say that the master is silent, or notice why."""
@@ -345,19 +391,8 @@ class Training:
 
     def _entry(self, report: Report) -> dict[str, float]:
         """Return the entry of `history`: running figures, and means since the last entry."""
-        result, last = self.result, self._last_sums
-        sums = {"staleness": [_weighted(report.staleness), result.applied], **report.metrics}
-        self._last_sums = sums
-        means = {
-            name: (total - last.get(name, [0, 0])[0]) / (count - last.get(name, [0, 0])[1])
-            for name, (total, count) in sums.items()
-            if count > last.get(name, [0, 0])[1]
-        }
-        return {**self._figures(), "max_row_norm": result.max_row_norm, **means}
-
-
-def _weighted(histogram: list[list[int]]) -> float:
-    return float(sum(tau * count for tau, count in histogram))
+        means = self._means.since(report) if self._means is not None else {}
+        return {**self._figures(), "max_row_norm": self.result.max_row_norm, **means}
 
 
 def _settled(report: Report) -> float:

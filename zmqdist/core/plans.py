@@ -65,6 +65,11 @@ class Plans:
         """Return the last `train()` of a program, None before the first."""
         return self._last.get(program)
 
+    def under_way(self) -> int | None:
+        """Return the number of the last `train()` of the program that began last, if it goes on."""
+        last = next(reversed(self._last), None)
+        return None if last is None or last in self._ended else self._last[last].number
+
     def begin(self, program: str, number: int, before: dict[str, Any]) -> Train:
         """Begin the next `train()` of a program."""
         for name in [name for name in self._ended if name in self._last]:

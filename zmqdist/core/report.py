@@ -40,6 +40,8 @@ class Totals:
     publications: int = 0
     pulls: int = 0
     max_row_norm: float = 0.0
+    checkpoints: int = 0
+    checkpoints_failed: int = 0
 
 
 @dataclass(slots=True)

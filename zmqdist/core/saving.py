@@ -29,6 +29,11 @@ class Saving:
         self._begun_at: float | None = None
         self._under_way: int | None = None
         self._wanted = False
+        self._stopped = False
+
+    def stop(self, trouble: str) -> None:
+        """Write no more: what there is to write is spoilt."""
+        self._stopped, self.trouble = True, trouble
 
     def want(self) -> None:
         """Ask for a checkpoint as soon as possible."""
@@ -37,6 +42,8 @@ class Saving:
     def due(self, now: float) -> bool:
         """Whether a checkpoint is to be begun now; only one is under way at a time."""
         if self.every_s is None or self._under_way is not None or self.saved == self.changes:
+            return False
+        if self._stopped:
             return False
         waited = self._begun_at is None or now - self._begun_at >= self.every_s
         return waited or self._wanted
@@ -47,7 +54,8 @@ class Saving:
 
     def end(self, trouble: str = "") -> None:
         """Note that the checkpoint under way is written, or why it could not be."""
-        self.trouble = trouble
+        if not self._stopped:
+            self.trouble = trouble
         if not trouble:
             self.saved = self._under_way
         self._under_way = None

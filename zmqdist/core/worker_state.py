@@ -46,6 +46,7 @@ from zmqdist.errors import LocalProtocolError
 HELLO_RETRY_S = 1.0
 PULL_RETRY_S = 2.0
 BEATS_PER_LEASE = 4
+IMPATIENT_S = 1.0
 
 
 class Phase(StrEnum):
@@ -278,7 +279,8 @@ class WorkerState:
             return self._say_hello(now) if now - self._said_hello_at >= HELLO_RETRY_S else []
         actions: list[Action] = []
         beat_s = self.lease_s / BEATS_PER_LEASE
-        if now - self._beat_at >= beat_s:
+        unanswered = self.unacknowledged and now - self.last_heard >= IMPATIENT_S
+        if now - self._beat_at >= (min(IMPATIENT_S, beat_s) if unanswered else beat_s):
             self._beat_at = now
             actions += self._ask(Heartbeat(self.session), now)
         for step, push in self.unacknowledged.items():

@@ -70,6 +70,9 @@ class MasterSockets:
         None talks plain TCP.
     max_bytes : int
         Largest message that is let in whole, in bytes.
+    worker_keys : sequence of str
+        Public keys of workers that may come back as soon as the ports are bound: one that
+        is refused does not try again.
 
     Raises
     ------
@@ -87,6 +90,7 @@ class MasterSockets:
         publish_port: int,
         keys: MasterKeys | None,
         max_bytes: int = 1 << 30,
+        worker_keys: Sequence[str] = (),
     ) -> None:
         self._max_bytes = max_bytes
         self._max_frames = MAX_FRAMES + (max_bytes >> 20)
@@ -96,6 +100,8 @@ class MasterSockets:
         try:
             if keys is not None:
                 self._door = Door(self._context, keys.driver_public)
+            for key in worker_keys:
+                self.admit(key)
             self._router = self._socket(zmq.ROUTER, keys)
             self._router.router_mandatory = True
             self._router.sndhwm = ANSWER_DEPTH
@@ -257,7 +263,7 @@ class ClientSockets:
     def _socket(self, kind: int) -> zmq.Socket[bytes]:
         socket = _plain_socket(self._context, kind)
         socket.reconnect_ivl = 100
-        socket.reconnect_ivl_max = 2000
+        socket.reconnect_ivl_max = 1000
         socket.connect_timeout = DEAD_LINK_S * 1000
         if self._keys is not None:
             socket.curve_serverkey = self._keys.server_public.encode()

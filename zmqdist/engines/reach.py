@@ -1,0 +1,50 @@
+"""How tasks reach the master: what to say when they do not, and what cannot work."""
+
+from __future__ import annotations
+
+from zmqdist.engines import spark_driver_host
+from zmqdist.errors import ConfigError
+from zmqdist.net.address import is_loopback, parse_address
+
+
+def whereabouts(remote: str | None, host: str | None) -> str:
+    """Say how the address came about, for a worker that gets no answer there.
+
+    Parameters
+    ----------
+    remote, host : str or None
+        The ``master=`` and ``host=`` of `zmqdist.api.ZmqDist`.
+    """
+    if remote is not None:
+        return f"The driver was told master={remote!r}; executors must reach it too"
+    return (
+        f"spark.driver.host is {spark_driver_host()!r} and host= was {host!r}. Pass "
+        "ZmqDist(..., host=ADDRESS) with an address of the driver that executors can reach, "
+        "and port=, publish_port= with ports that the firewall lets through"
+    )
+
+
+def check_reach(address: str, host: str | None) -> None:
+    """Refuse to send tasks elsewhere with an address that means themselves.
+
+    Parameters
+    ----------
+    address : str
+        Of a master in this process.
+    host : str or None
+        The ``host=`` of `zmqdist.api.ZmqDist`.
+
+    Raises
+    ------
+    ConfigError
+        The tasks run elsewhere, and the master listens on loopback.
+    """
+    spark_host = spark_driver_host()
+    if spark_host is None or is_loopback(spark_host):
+        return
+    own, _ = parse_address(address)
+    if is_loopback(own) and host is None:
+        raise ConfigError(
+            f"the master listens on {own} only, but Spark's driver is {spark_host}: create "
+            "the SparkSession before ZmqDist, or pass host="
+        )
