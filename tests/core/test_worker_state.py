@@ -27,7 +27,13 @@ from zmqdist.core.messages import (
 )
 from zmqdist.core.pacing import Pacing
 from zmqdist.core.worker_actions import Forget, Load, SendToMaster, SendUpdate, Subscribe
-from zmqdist.core.worker_state import BEATS_PER_LEASE, HELLO_RETRY_S, Phase, WorkerState
+from zmqdist.core.worker_state import (
+    BEATS_PER_LEASE,
+    HELLO_RETRY_S,
+    IMPATIENT_S,
+    Phase,
+    WorkerState,
+)
 from zmqdist.errors import LocalProtocolError
 from zmqdist.staleness import BoundedStaleness, StaleSynchronous
 
@@ -316,11 +322,19 @@ def test_eager_model_is_read_each_time() -> None:
 def test_heartbeat_and_resends() -> None:
     state = active()
     push = step(state, 1, now=0.5)
-    assert state.tick(BEAT_S - 0.1) == []
+    assert state.tick(IMPATIENT_S - 0.1) == []
+    assert state.tick(IMPATIENT_S) == [SendToMaster(Heartbeat(1))]  # a push waits: ask sooner
     assert state.tick(BEAT_S) == [SendToMaster(Heartbeat(1))]
     assert state.tick(BEAT_S + 0.5) == [SendUpdate(push)]
     assert state.tick(BEAT_S + 0.6) == []
-    assert state.tick(2 * BEAT_S) == [SendToMaster(Heartbeat(1))]
+    assert state.tick(BEAT_S + IMPATIENT_S) == [SendToMaster(Heartbeat(1))]
+
+
+def test_heartbeat_of_a_worker_that_waits_for_nothing() -> None:
+    state = active()
+    assert state.tick(BEAT_S - 0.1) == []
+    assert state.tick(BEAT_S) == [SendToMaster(Heartbeat(1))]
+    assert state.tick(2 * BEAT_S - 0.1) == []
 
 
 def test_finish_is_repeated_until_answered() -> None:
