@@ -33,7 +33,15 @@ from zmqdist.errors import (
 from zmqdist.merge import Adasum, Mean, TouchedMean
 from zmqdist.models.tiers import Tiers
 from zmqdist.net.security import ClientKeys, KeyPair, MasterKeys, write_key_files
-from zmqdist.staleness import Asynchronous, BoundedStaleness, SoftSync, StaleSynchronous
+from zmqdist.staleness import (
+    Asynchronous,
+    BoundedStaleness,
+    BulkSynchronous,
+    DelayCompensated,
+    Ringmaster,
+    SoftSync,
+    StaleSynchronous,
+)
 
 PARTITIONS = [[1, 2, 3], [4, 5]]
 
@@ -319,13 +327,27 @@ class TestData:
         with ZmqDist(model()) as dd, pytest.raises(ConfigError, match=message):
             dd.train(PARTITIONS, count, **options)
 
-    def test_tiers_need_a_policy_without_a_buffer(self) -> None:
-        message = r"tiers= needs a policy without a buffer, got SoftSync\(n=1, timeout_s=5.0\); use"
-        with (
-            ZmqDist(model(), staleness=SoftSync()) as dd,
-            pytest.raises(ConfigError, match=message),
-        ):
+    @pytest.mark.parametrize(
+        ("policy", "reason"),
+        [
+            (SoftSync(), "makes versions of several updates"),
+            (BulkSynchronous(), "makes versions of several updates"),
+            ([Ringmaster(8), StaleSynchronous(3)], "drops updates, and with them"),
+            (BoundedStaleness(8), "drops updates, and with them"),
+            (DelayCompensated(lr=0.1), "changes updates, whose workers"),
+        ],
+        ids=repr,
+    )
+    def test_tiers_need_a_policy_that_keeps_updates(self, policy: Any, reason: str) -> None:
+        message = rf"tiers= does not go with .*, which {reason}.*; use Asynchronous\(\), a bound"
+        with ZmqDist(model(), staleness=policy) as dd, pytest.raises(ConfigError, match=message):
             dd.train(PARTITIONS, count, tiers=Tiers())
+
+    def test_a_policy_for_gradients_needs_a_descent(self) -> None:
+        message = r"DelayCompensated\(.*\) takes updates for gradients, but without a descent they"
+        with ZmqDist(model(), staleness=DelayCompensated()) as dd:
+            with pytest.raises(ConfigError, match=message):
+                dd.train(PARTITIONS, count)
 
     def test_gradient_is_no_function(self) -> None:
         with (

@@ -298,7 +298,7 @@ class TestPrograms:
 
     def test_a_policy_that_merges(self) -> None:
         with ZmqDist(Table(), staleness=SoftSync(2)) as dd:
-            with pytest.raises(ConfigError, match="without a buffer"):
+            with pytest.raises(ConfigError, match="makes versions of several updates"):
                 dd.train(ITEMS, learn, tiers=TIERS)
 
     def test_what_is_yielded_may_be_nothing(self) -> None:

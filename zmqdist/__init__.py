@@ -10,6 +10,7 @@ from zmqdist.errors import ZmqdistError
 from zmqdist.models.delta import delta
 from zmqdist.models.halves import in_halves
 from zmqdist.models.update import Update
+from zmqdist.record import read_record
 from zmqdist.result import TrainResult
 from zmqdist.wire.rows import RowSparse
 
@@ -23,4 +24,5 @@ __all__ = [
     "ZmqdistError",
     "delta",
     "in_halves",
+    "read_record",
 ]

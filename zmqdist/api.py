@@ -15,7 +15,7 @@ from zmqdist.core.staleness import Policy
 from zmqdist.engines import engine_for, spark_driver_host
 from zmqdist.engines.reach import check_reach, whereabouts
 from zmqdist.errors import ConfigError
-from zmqdist.master import Descent, Master
+from zmqdist.master import Master
 from zmqdist.merge import Merge
 from zmqdist.models.base import parameters_of
 from zmqdist.models.tiers import Tiers
@@ -27,7 +27,7 @@ from zmqdist.net.security import (
     default_key_file,
     read_client_keys,
 )
-from zmqdist.options import Callback, Evaluate, MasterOptions, StopWhen, TrainOptions
+from zmqdist.options import Callback, Descent, Evaluate, MasterOptions, StopWhen, TrainOptions
 from zmqdist.result import TrainResult
 from zmqdist.staleness.forms import as_policy
 from zmqdist.task import Gradient
@@ -100,6 +100,9 @@ class ZmqDist:
     lease_s : float, default=30
         Silence after which a worker or a master counts as dead, in seconds. Must be
         longer than the longest call of ``descent``.
+    record : path, optional
+        Append a row for each update to this file: who computed it on which version, what
+        became of it, how long that took (`zmqdist.record`). `zmqdist.read_record` reads it.
     progress : bool or str, optional
         Show a live line on stderr (needs tqdm); a string names the unit of examples,
         as ``"words"``. Default: if stderr is a terminal.
@@ -143,6 +146,7 @@ class ZmqDist:
         resume: bool | str = False,
         lease_s: float = 30.0,
         max_norm: float | None = None,
+        record: str | Path | None = None,
         progress: bool | str | None = None,
     ) -> None:
         if security not in ("curve", "none"):
@@ -150,6 +154,11 @@ class ZmqDist:
         if keys is not None and master is None:
             raise ConfigError(
                 "keys= is the key file for master=; a master started here makes its own"
+            )
+        if record is not None and master is not None:
+            raise ConfigError(
+                "record= is written by the master: start zmqdist-master with --record, and leave "
+                "it out here"
             )
         if not isinstance(max_in_flight, int) or max_in_flight < 1:
             raise ConfigError(f"max_in_flight is {max_in_flight!r}; expected an integer >= 1")
@@ -172,6 +181,7 @@ class ZmqDist:
             checkpoint=checkpoint,
             checkpoint_every_s=checkpoint_every_s,
             resume=resume if master is None else False,
+            record=record,
         )
         self._parameters = parameters_of(model)
         self._model = model
@@ -366,11 +376,11 @@ class ZmqDist:
             train=self._trains,
             resume=self._resume,
         )
-        if options.tiers is not None and self._remote is None and self._options.policy.buffers:
-            raise ConfigError(
-                f"tiers= needs a policy without a buffer, got {self._options.policy!r}; use "
-                "staleness=Asynchronous()"
-            )
+        if self._remote is None:
+            self._options.check_descent(descent)
+            unfit = self._options.policy.unfit_in_place()
+            if options.tiers is not None and unfit:
+                raise ConfigError(unfit)
         if not self._training.acquire(blocking=False):
             raise ConfigError("train() is running already on this ZmqDist; use one for each")
         try:

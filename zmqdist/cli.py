@@ -87,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--max-norm", type=float, metavar="NORM", help="scale larger updates down to this norm")
     add("--lease", type=float, default=30.0, metavar="SECONDS", help="silence that means death")
+    add("--record", type=Path, metavar="FILE", help="append a row for each update to this file")
     add(
         "--checkpoint",
         type=Path,
@@ -167,24 +168,23 @@ def _serve(options: argparse.Namespace) -> int:
     bind_host, advertised = choose_hosts(options.host, None)
     if options.save is not None and not os.access(options.save.absolute().parent, os.W_OK):
         raise ConfigError(f"--save {options.save}: its folder is not there or cannot be written")
-    model = factory()
-    master = Master(
-        model,
-        MasterOptions(
-            bind_host=bind_host,
-            advertise_host=advertised,
-            port=options.port,
-            publish_port=options.publish_port,
-            keys=keys,
-            policy=policy,
-            merge=merge,
-            lease_s=options.lease,
-            max_norm=options.max_norm,
-            checkpoint=options.checkpoint,
-            checkpoint_every_s=options.checkpoint_every,
-            resume="auto" if options.resume == "auto" else bool(options.resume),
-        ),
+    master_options = MasterOptions(
+        bind_host=bind_host,
+        advertise_host=advertised,
+        port=options.port,
+        publish_port=options.publish_port,
+        keys=keys,
+        policy=policy,
+        merge=merge,
+        lease_s=options.lease,
+        max_norm=options.max_norm,
+        record=options.record,
+        checkpoint=options.checkpoint,
+        checkpoint_every_s=options.checkpoint_every,
+        resume="auto" if options.resume == "auto" else bool(options.resume),
     )
+    master_options.check_descent(descent)
+    master = Master(factory(), master_options)
     master.use(descent)
 
     def on_signal(number: int, frame: object) -> None:

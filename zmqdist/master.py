@@ -42,14 +42,14 @@ from zmqdist.merge import Mean, RowTrustRegion
 from zmqdist.models.base import Parameters, parameters_of
 from zmqdist.models.delta import add
 from zmqdist.net.transport import Envelope, MasterSockets
-from zmqdist.options import MasterOptions
+from zmqdist.options import Descent, MasterOptions
 from zmqdist.publisher import Publisher
+from zmqdist.record import begin_record
+from zmqdist.weighing import Weighing
 from zmqdist.wire.frames import MAX_HEADER_BYTES, Received, pack, unpack
-from zmqdist.wire.leaves import first_nonfinite, scale_tree, tree_bytes, tree_norm
+from zmqdist.wire.leaves import tree_bytes
 
 log = logging.getLogger(__name__)
-
-Descent = Callable[[Any, Any], object]
 
 IDLE_S = 0.2
 """Longest sleep of the loop, in seconds: how soon leases and stops are noticed."""
@@ -132,6 +132,7 @@ class Master:
         try:
             self._check_schema()
             self.buffered: list[Any] = self._checkpoints.go_on(self)
+            self._record = begin_record(options.record, self.state.run, self._about())
         except BaseException:
             self._sockets.close()
             self._checkpoints.close()
@@ -142,6 +143,9 @@ class Master:
             self._sockets,
             codec=options.codec,
             max_pull_bytes=self._max_update_bytes,
+        )
+        self._weighing = Weighing(
+            self.state.policy, options.max_norm, self.damping, self.state.totals
         )
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -172,6 +176,16 @@ class Master:
         self._checkpoints.lend(descent, train)
         self.descent, self.error = descent, None
 
+    def _about(self) -> dict[str, Any]:
+        """Return what the record says of this run at its beginning."""
+        return {
+            "policy": repr(self.state.policy),
+            "merge": repr(self.options.merge),
+            "model_bytes": self._params_bytes,
+            "publish_every": self.options.publish_every,
+            "publish_interval_s": self.options.publish_interval_s,
+        }
+
     @property
     def address(self) -> str:
         """Where drivers and workers connect, ``tcp://host:port``."""
@@ -197,6 +211,7 @@ class Master:
                 self._drain()
                 self._checkpoints.look(self)
                 self._perform(self.state.tick(time.monotonic()))
+                self._record.tick(time.monotonic())
             self._checkpoints.finish(self)
         except BaseException as error:
             self.error = error
@@ -205,6 +220,7 @@ class Master:
         finally:
             self._checkpoints.close()
             self._sockets.close()
+            self._record.close()
 
     @property
     def alive(self) -> bool:
@@ -236,7 +252,9 @@ class Master:
                 return
 
     def _take(self, envelope: Envelope) -> None:
-        self.state.totals.bytes_received += sum(len(frame) for frame in envelope.frames)
+        size_bytes = sum(len(frame) for frame in envelope.frames)
+        self.state.totals.bytes_received += size_bytes
+        self._record.arrived(size_bytes)
         try:
             if envelope.too_large:
                 raise RemoteProtocolError(
@@ -251,6 +269,7 @@ class Master:
         actions = self.state.receive(envelope.peer, message, time.monotonic())
         if any(map(_gets_on, actions)):
             self._budgets.earn(envelope.peer)
+        self._record.answered(message, actions, self.state.sessions)
         for action in actions:
             if isinstance(action, Apply):
                 self._apply(action, lambda: received.decode(self._max_update_bytes))
@@ -295,6 +314,13 @@ class Master:
     # ---- an update ----------------------------------------------------------------------
 
     def _apply(self, action: Apply, decode: Callable[[], Any]) -> None:
+        policy = self.state.policy
+        base = self._publisher.moved_since(action.push.base) if policy.needs.base else None
+        if base is None and policy.needs.base:
+            answers = self.state.sent_back(action)
+            self._record.answered(action.push, answers, self.state.sessions)
+            self._perform(answers)
+            return
         try:
             update = decode()
         except RemoteProtocolError as error:
@@ -306,31 +332,22 @@ class Master:
             return
         self.state.totals.bytes_received_decoded += tree_bytes(update)
         try:
-            _check_finite(update)
-            update = self._clipped(update)
-            if action.weight != 1.0:
-                update = scale_tree(update, action.weight)
-            if self.damping is not None:
-                update = self.damping.damp(update, self.state.version, action.tau)
-            if not self.options.policy.buffers:
-                self._descend(update)
+            update = self._weighing.checked(update)
+            weighed = self._weighing.weighed(update, action, base, self.state.version)
+            if not policy.buffers:
+                self._descend(weighed)
         except Exception as error:  # the user's code may raise anything
             self._perform(self.state.misfit(action, *self._failure(error)))
             return
+        self._record.taken(action.key, update)
         now = time.monotonic()
-        if self.options.policy.buffers:
-            self.buffered.append(update)
+        if policy.buffers:
+            self.buffered.append(weighed)
             self._perform(self.state.buffered(action, now))
-        else:
-            self._perform(self.state.applied(action, now))
-
-    def _clipped(self, update: Any) -> Any:
-        """Scale an update down to the largest norm allowed (gradient norm clipping)."""
-        limit = self.options.max_norm
-        if limit is None or (norm := tree_norm(update)) <= limit:
-            return update
-        self.state.totals.clipped += 1
-        return scale_tree(update, limit / norm)
+            return
+        answers = self.state.applied(action, now)
+        self._record.applied(action, self.state.version)
+        self._perform(answers)
 
     def _flush(self, flush: Flush) -> None:
         """Merge what the buffer holds and apply it as one update."""
@@ -343,6 +360,8 @@ class Master:
             self._perform(self.state.unflushed(flush, *self._failure(error)))
         else:
             self.state.flushed(flush)
+            for action in flush.updates:
+                self._record.applied(action, self.state.version)
 
     def _descend(self, update: Any) -> None:
         if self.descent is None:
@@ -379,12 +398,3 @@ def _check_role(role: str | None, message: Message) -> None:
     """Refuse a driver's message under a worker's key (without keys, all may send it)."""
     if role == "worker" and isinstance(message, (Begin, Status, End, Leave)):
         raise RemoteProtocolError(f"a worker may not send {message.kind!r}")
-
-
-def _check_finite(update: Any) -> None:
-    """Refuse what would spoil the model, before any of it is changed."""
-    if (where := first_nonfinite(update)) is not None:
-        raise UpdateError(
-            f"{where} has NaN or infinite values; the model is unchanged. Lower the learning "
-            "rate, or leave such updates out in gradient (return None)"
-        )

@@ -22,6 +22,8 @@ Callback = Callable[[dict[str, Any]], object]
 Evaluate = Callable[[Any], Any]
 StopWhen = Callable[[dict[str, float]], object]
 
+Descent = Callable[[Any, Any], object]
+
 
 @dataclass(frozen=True)
 class MasterOptions:
@@ -42,6 +44,7 @@ class MasterOptions:
     checkpoint: str | Path | None = None
     checkpoint_every_s: float = 60.0
     resume: bool | str = False
+    record: str | Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("port", "publish_port"):
@@ -79,6 +82,15 @@ class MasterOptions:
         if self.max_norm is not None and not self.max_norm > 0:
             raise ConfigError(f"max_norm is {self.max_norm!r}; expected a number > 0, or None")
         self.pacing()
+
+    def check_descent(self, descent: Descent | None) -> None:
+        """Refuse a policy for gradients where updates are added as they are."""
+        if descent is None and self.policy.of_gradients:
+            raise ConfigError(
+                f"{self.policy!r} takes updates for gradients, but without a descent they are "
+                "added to the model as they are; give a descent, or say what learning rate the "
+                "updates have, as DelayCompensated(lr=...)"
+            )
 
     def pacing(self) -> Pacing:
         """Return a new pacing by these options."""

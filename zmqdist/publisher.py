@@ -17,6 +17,7 @@ from zmqdist.errors import RemoteProtocolError
 from zmqdist.models.base import Parameters
 from zmqdist.models.norms import NormWatch
 from zmqdist.models.snapshot import Snapshot
+from zmqdist.models.versions import Moved, Versions
 from zmqdist.net.transport import MasterSockets
 from zmqdist.wire.frames import Received, pack
 from zmqdist.wire.tree import encode_tree
@@ -47,8 +48,10 @@ class Publisher:
         codec: str,
         max_pull_bytes: int,
     ) -> None:
-        self._snapshot = Snapshot(parameters)
+        versions = Versions() if state.policy.needs.base else None
+        self._snapshot = Snapshot(parameters, versions=versions)
         self._norms = NormWatch(parameters)
+        self._parameters = parameters
         self._state = state
         self._sockets = sockets
         self._codec = codec
@@ -69,12 +72,17 @@ class Publisher:
         self._state.totals.publications += 1
         started = time.monotonic()
         base, version = self._state.published, self._state.version
-        tree = self._snapshot.take(version)
+        tree = self._snapshot.take(version, len(self._state.sessions))
         self._norms.look(tree["arrays"], version)
         self._state.totals.max_row_norm = self._norms.largest
         if self._sockets.subscribed and base >= 0:
             self._sockets.publish(self._state.run.encode(), self._frames(base, tree))
         self._state.was_published(started, time.monotonic())
+
+    def moved_since(self, base: int) -> Moved | None:
+        """Return how the model has moved since a version; None if that is not remembered."""
+        versions = self._snapshot.versions
+        return None if versions is None else versions.since(base, self._parameters.arrays())
 
     def answer(self, action: SendSnapshot, received: Received) -> None:
         """Answer a pull; one of a part names the rows it wants.

@@ -580,3 +580,18 @@ def test_pacing_due(pacing: Pacing, due: list[tuple[int, int, float]]) -> None:
 def test_bad_pacing_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         Pacing(**options)
+
+
+def test_what_cannot_be_applied_as_it_is_is_sent_back(benches: list[Bench]) -> None:
+    bench = Bench(Asynchronous())
+    benches.append(bench)
+    session = bench.join().session
+    bench.ask(Push(session, 0, 0, 0))
+    (apply,) = bench.state.receive(b"peer", Push(session, 1, 0, 1), 0.0)
+    assert isinstance(apply, Apply)
+    (send,) = bench.state.sent_back(apply)
+    assert isinstance(send, Send)
+    assert send.message == Ack(session, 1, "requeue", 1, -1, None, need=1)
+    totals = bench.state.totals
+    assert (totals.requeued, totals.rejected_tau, totals.applied) == (1, 1, 1)
+    assert bench.answer(Push(session, 1, 1, 2)).outcome == "applied"

@@ -238,7 +238,7 @@ def test_cluster(kind: type[Cluster], policy: Policy) -> None:
     machine = type(kind.__name__, (kind,), {"policy": policy})
     case = machine.TestCase
     case.settings = settings(
-        max_examples=60,
+        max_examples=30,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -59,10 +59,16 @@ class Judge:
         )
         if decision.verdict is Verdict.APPLY and not push.abandoned:
             return Apply(key, session, push, tau, decision.weight)
+        if decision.verdict is not Verdict.REJECT:
+            return self.requeue(session, tau, version)  # also if abandoned and yet acceptable
         session.need = max(session.need, version)
         self._totals.rejected_tau += tau
-        if decision.verdict is Verdict.REJECT:
-            self._totals.rejected += 1
-            return Outcome.REJECTED
-        self._totals.requeued += 1  # also what was abandoned and would be applied after all
+        self._totals.rejected += 1
+        return Outcome.REJECTED
+
+    def requeue(self, session: Session, tau: int, version: int) -> str:
+        """Count an update that is to be computed again; return the outcome."""
+        session.need = max(session.need, version)
+        self._totals.rejected_tau += tau
+        self._totals.requeued += 1
         return REQUEUED

@@ -210,6 +210,12 @@ class MasterState:
         for action in flush.updates:
             self.counts.applied(action)
 
+    def sent_back(self, action: Apply) -> list[Action]:
+        """Have an update computed again that was accepted but cannot be applied as it is."""
+        self._reported(action)
+        outcome = self._judge.requeue(action.session, action.tau, self.version)
+        return self._answer(action.session, action.push, outcome)
+
     def misfit(self, action: Apply, what: str, error: str, traceback: str = "") -> list[Action]:
         """End the epoch of `action`, whose update cannot be applied.
 

@@ -125,6 +125,10 @@ class Sessions:
         if self._policy.needs.workers:
             self._policy.answered(session.number, session.clock, session.last_seen)
 
+    def get(self, number: int) -> Session | None:
+        """Return the open session of that number."""
+        return self._open.get(number)
+
     def heard(self, number: int, peer: bytes, now: float) -> Session | None:
         """Return the session that a message names, None if it is not open."""
         session = self._open.get(number)

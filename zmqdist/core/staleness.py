@@ -204,6 +204,11 @@ class Policy:
         """Whether `transform` changes updates; if not it is never called."""
         return False
 
+    @property
+    def of_gradients(self) -> bool:
+        """Whether it takes updates for gradients, which a `descent` turns into steps."""
+        return False
+
     def transform(self, update: Any, base: Any) -> Any:
         """Return what is applied in place of an update that was accepted.
 
@@ -262,6 +267,21 @@ class Policy:
     def fresh(self) -> Self:
         """Return an equal policy that has learned nothing."""
         return type(self)(**self.options())
+
+    def unfit_in_place(self) -> str:
+        """Return why workers that train in place cannot have this policy, "" if they can."""
+        if self.buffers or self.synchronous:
+            what = "makes versions of several updates, which workers wait for"
+        elif self.transforms:
+            what = "changes updates, whose workers would not know of it"
+        elif self.rejects:
+            what = "drops updates, and with them what their workers have learned"
+        else:
+            return ""
+        return (
+            f"tiers= does not go with {self!r}, which {what}; use Asynchronous(), a bound with "
+            "on_stale='requeue', or StaleSynchronous(slack)"
+        )
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self.options().items())

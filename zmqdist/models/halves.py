@@ -10,7 +10,7 @@ import numpy as np
 from zmqdist.errors import ConfigError
 from zmqdist.merge import Mean, Sum
 from zmqdist.models.update import Update, as_update
-from zmqdist.wire.leaves import scale_tree, walk
+from zmqdist.wire.leaves import is_scipy, scale_tree, walk
 from zmqdist.wire.rows import RowSparse
 
 
@@ -85,6 +85,10 @@ def inner(first: Any, second: Any) -> float:
 
 
 def _product(a: Any, b: Any) -> float:
+    if is_scipy(a):
+        return float(a.multiply(b).sum())
+    if is_scipy(b):
+        return _product(b, a)
     if isinstance(a, RowSparse) and isinstance(b, RowSparse):
         _, mine, theirs = np.intersect1d(a.rows, b.rows, assume_unique=True, return_indices=True)
         return _product(a.values[mine], b.values[theirs])

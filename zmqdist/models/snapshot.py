@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from zmqdist.models.base import Parameters, Scalar, Schema
 from zmqdist.models.changes import changed_rows
+from zmqdist.models.versions import Versions
 from zmqdist.wire.bitround import bitround
 from zmqdist.wire.rows import RowSparse, canonical_rows
 
@@ -43,10 +44,13 @@ class Snapshot:
     ----------
     version : int
         Version of the copy; -1 before the first `take`.
+    versions : Versions or None
+        Remembers what earlier copies were, if a policy needs that.
     """
 
     parameters: Parameters
     version: int = -1
+    versions: Versions | None = None
     _touched: dict[str, list[NDArray[np.integer]]] = field(default_factory=dict)
     _compare: set[str] = field(default_factory=set)
     _compare_all: bool = True
@@ -79,15 +83,20 @@ class Snapshot:
                 self._touched[name] = [np.zeros(1, np.intp)]
         self._compare_all |= not isinstance(update, Mapping)
 
-    def take(self, version: int) -> dict[str, Any]:
+    def take(self, version: int, workers: int = 0) -> dict[str, Any]:
         """Copy what changed since the last call; return it as the tree to broadcast.
 
         Parameters
         ----------
         version : int
             The model's version now, larger than that of the last call.
+        workers : int, default=0
+            How many there are: as far back as they need it, versions are remembered.
         """
         changes: dict[str, Any] = {}
+        memory = self.versions
+        if memory is not None:
+            memory.publishing(version, workers)
         for name, live in self.parameters.arrays().items():
             kept = self._arrays.get(name)
             if kept is None:
@@ -95,10 +104,15 @@ class Snapshot:
                 kept = _Kept(live.copy(order="C"), np.full(rows, version, np.int64))
                 self._arrays[name] = kept
                 changes[name] = kept.values
+                if memory is not None:
+                    memory.holds(name, kept.values)
                 continue
             changed = self._changed(name, kept, live)
             if not len(changed):
                 continue
+            if memory is not None:
+                part = kept.by_rows and len(changed) < len(kept.stamps)
+                memory.changes(name, changed if part else None)
             if kept.by_rows:
                 kept.values[changed] = live[changed]
                 kept.stamps[changed] = version
@@ -107,6 +121,8 @@ class Snapshot:
                 np.copyto(kept.values, live)
                 kept.stamps[:] = version
                 changes[name] = kept.values
+        if memory is not None:
+            memory.published(version)
         for name, scalar in self.parameters.scalars().items():
             held = self._scalars.get(name)
             if held is None or held[0] != scalar:  # a NaN counts as changed each time

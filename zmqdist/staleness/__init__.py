@@ -13,6 +13,8 @@ from zmqdist.core.staleness import (
 from zmqdist.staleness.abandon import too_stale
 from zmqdist.staleness.bounds import Asynchronous, BoundedStaleness, Ringmaster
 from zmqdist.staleness.buffers import BackupWorkers, BulkSynchronous, FedBuff, Rennala, SoftSync
+from zmqdist.staleness.check import check_policy
+from zmqdist.staleness.compensation import Base, Between, DelayCompensated, GapAware
 from zmqdist.staleness.composed import Composed
 from zmqdist.staleness.forms import as_policy, default_policy, parse_policy
 from zmqdist.staleness.gates import DynamicStaleSynchronous, StaleSynchronous
@@ -25,12 +27,16 @@ __all__ = [
     "Arrival",
     "Asynchronous",
     "BackupWorkers",
+    "Base",
+    "Between",
     "BoundedStaleness",
     "BulkSynchronous",
     "Composed",
     "Decision",
+    "DelayCompensated",
     "DynamicStaleSynchronous",
     "FedBuff",
+    "GapAware",
     "Needs",
     "Policy",
     "RateRescaled",
@@ -41,6 +47,7 @@ __all__ = [
     "StalenessAware",
     "Verdict",
     "as_policy",
+    "check_policy",
     "default_policy",
     "parse_policy",
     "too_stale",

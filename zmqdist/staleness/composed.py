@@ -126,6 +126,11 @@ class Composed(Policy):
         """Whether one of them does."""
         return bool(self._transforms)
 
+    @property
+    def of_gradients(self) -> bool:
+        """Whether one of them does."""
+        return any(policy.of_gradients for policy in self.policies)
+
     def transform(self, update: Any, base: Any) -> Any:
         """Pass the update through all that transform, in order."""
         for policy in self._transforms:

@@ -9,6 +9,7 @@ from zmqdist.core.staleness import Policy
 from zmqdist.errors import ConfigError
 from zmqdist.staleness.bounds import Asynchronous, BoundedStaleness, Ringmaster
 from zmqdist.staleness.buffers import BackupWorkers, BulkSynchronous, FedBuff, Rennala, SoftSync
+from zmqdist.staleness.compensation import DelayCompensated, GapAware
 from zmqdist.staleness.composed import Composed
 from zmqdist.staleness.gates import DynamicStaleSynchronous, StaleSynchronous
 from zmqdist.staleness.weights import RateRescaled, StalenessAware
@@ -45,6 +46,14 @@ def _aware(weight: str, *numbers: str) -> Policy:
     return StalenessAware(weight, **{name: read(text) for (name, read), text in pairs})
 
 
+def _compensated(strength: float | None = None, lr: float | None = None) -> Policy:
+    return DelayCompensated(strength, lr=lr)
+
+
+def _adaptive(strength: float | None = None, lr: float | None = None) -> Policy:
+    return DelayCompensated(strength, adaptive=True, lr=lr)
+
+
 def _automatic() -> Policy:
     return Ringmaster("auto", on_stale="requeue")
 
@@ -64,6 +73,9 @@ _FORMS: dict[str, _Form] = {
     "fedbuff": _Form(FedBuff, (("N", int), ("SECONDS", float)), 1),
     "rennala": _Form(Rennala, (("N", int), ("reject|requeue", str)), 1),
     "aware": _Form(_aware, (("WEIGHT", str), ("NUMBER", str), ("NUMBER", str)), 1),
+    "dc": _Form(_compensated, (("STRENGTH", float), ("LR", float))),
+    "dc-adaptive": _Form(_adaptive, (("STRENGTH", float), ("LR", float))),
+    "gap": _Form(GapAware, (("element|array|row", str),)),
     "rescaled": _Form(RateRescaled, (("N", int), ("CAP", float))),
 }
 
@@ -96,7 +108,7 @@ def parse_policy(text: str) -> Policy:
     ConfigError
         If the text is none of these.
     """
-    policies = [_parse_one(part, text) for part in text.split("+")]
+    policies = [_parse_one(part.strip(), text) for part in text.split("+")]
     return policies[0] if len(policies) == 1 else Composed(*policies)
 
 
