@@ -6,6 +6,9 @@ older, so at every instant
 
     sum(tau applied) + sum(tau turned down) + ages under way = (n - 1) x applied.
 
+With a buffer the same holds of versions: a flush ages the n - 1 that are under way while
+the one that filled the buffer is taken in, and an update's staleness is that on entry.
+
 Turned down are rejected and requeued updates alike: `totals.rejected_tau` counts the
 staleness of both, of a requeued step each time that it comes back.
 """
@@ -21,11 +24,29 @@ from hypothesis import strategies as st
 
 from tests.core.link import Link
 from zmqdist.core.pacing import Pacing
-from zmqdist.staleness import Asynchronous, BoundedStaleness, Policy
+from zmqdist.staleness import (
+    Asynchronous,
+    BoundedStaleness,
+    Composed,
+    FedBuff,
+    Policy,
+    RateRescaled,
+    Rennala,
+    Ringmaster,
+    SoftSync,
+    StalenessAware,
+)
 
-POLICIES = [
+POLICIES: list[Policy] = [
     Asynchronous(),
     *(BoundedStaleness(n, how) for n in (0, 1, 4) for how in ("reject", "requeue", "scale")),
+    *(Ringmaster(n, how) for n in (1, 3, "auto") for how in ("reject", "requeue")),
+    StalenessAware("inverse"),
+    RateRescaled(),
+    Composed(BoundedStaleness(2), Ringmaster(2, "requeue"), StalenessAware("hinge")),
+    *(FedBuff(n, timeout_s=1e9) for n in (1, 3)),
+    *(SoftSync(n, timeout_s=1e9) for n in (1, 2)),
+    *(Rennala(n, how) for n in (1, 2, 5) for how in ("reject", "requeue")),
 ]
 
 
@@ -63,6 +84,7 @@ def sums(link: Link) -> tuple[int, int, int]:
     bases = [worker.computing.base for worker in link.workers if worker.computing]
     ages = len(bases) * link.master.version - sum(bases)
     applied = sum(tau * count for tau, count in link.master.staleness.items())
+    applied += sum(action.tau for action in link.master._buffer._waiting)
     return applied, link.master.totals.rejected_tau, ages
 
 
@@ -75,7 +97,8 @@ def test_conservation(policy: Policy, workers: int, order: list[int]) -> None:
         serve(link, number % workers)
         assert sum(sums(link)) == (workers - 1) * link.master.version
     totals = link.master.totals
-    assert totals.applied + totals.rejected + totals.requeued == len(order)
+    taken = totals.applied + len(link.waiting)
+    assert taken + totals.rejected + totals.requeued == len(order)
     link.check()
 
 
