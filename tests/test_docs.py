@@ -249,7 +249,7 @@ def test_marked_blocks_run(tmp_path: Path) -> None:
     program = tmp_path / "start.py"
     program.write_text("\n".join(block for mark, block in BLOCKS if mark))
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(program)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", str(program)], capture_output=True, text=True, timeout=110
     )
     assert done.returncode == 0, done.stderr
     numbers = [float(number) for number in re.findall(r"-?[\d.]+", done.stdout)]

@@ -26,6 +26,8 @@ from zmqdist.staleness import BoundedStaleness, Policy, SoftSync, StalenessAware
 from zmqdist.wire.frames import pack
 from zmqdist.wire.tree import encode_tree
 
+WAITS = ("wait_ack_s", "wait_gate_s", "wait_model_s")
+
 
 def model() -> dict[str, Any]:
     return {"w": np.zeros(4), "t": np.zeros((3, 2))}
@@ -51,7 +53,14 @@ def test_a_row_for_each_update(tmp_path: Path) -> None:
     assert columns["step"].tolist() == [0, 1, 2, 3, 4, 5]
     assert columns["decision"].tolist() == [*["applied"] * 3, "skipped", "applied", "applied"]
     assert columns["version"].tolist() == [1, 2, 3, 3, 4, 5]
-    assert (columns["version"] - columns["base"] - columns["tau"]).tolist() == [1, 1, 1, 0, 1, 1]
+    assert (columns["version"] - columns["base"] - columns["tau"]).tolist() == [
+        1,
+        1,
+        1,
+        0,
+        1,
+        1,
+    ]
     assert columns["examples"].tolist() == [0, 10, 20, 1, 40, 50]
     skipped = columns["decision"] == "skipped"
     norm = np.sqrt(4 * 0.25 + 2 * 4.0)
@@ -60,9 +69,11 @@ def test_a_row_for_each_update(tmp_path: Path) -> None:
     assert (columns["bytes"] > 100).all()
     assert (columns["master_s"] > 0).tolist() == (~skipped).tolist()
     assert (np.diff(columns["time_s"]) >= 0).all()
-    for name in ("wait_s", "compute_s", "encode_s"):
+    for name in ("wait_s", "compute_s", "encode_s", *WAITS):
         assert ((columns[name] >= 0) & (columns[name] < 60)).all()
     assert columns["compute_s"].max() > 0
+    assert columns["wait_s"].max() > 0
+    np.testing.assert_allclose(sum(columns[name] for name in WAITS), columns["wait_s"], atol=5e-6)
     assert set(columns["run"]) == {record.runs[0]["run"]}
     assert record.runs[0]["policy"] == repr(BoundedStaleness(64, "requeue"))
     assert list(record.workers) == [(record.runs[0]["run"], 1)]

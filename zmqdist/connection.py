@@ -20,6 +20,7 @@ import numpy as np
 from zmqdist.coding import UpdateCoder
 from zmqdist.core.lineage import Point
 from zmqdist.core.messages import Push
+from zmqdist.core.phases import Phase, Wait
 from zmqdist.core.report import shortened
 from zmqdist.core.worker_actions import (
     Action,
@@ -29,7 +30,7 @@ from zmqdist.core.worker_actions import (
     SendUpdate,
     Subscribe,
 )
-from zmqdist.core.worker_state import Phase, WorkerState
+from zmqdist.core.worker_state import WorkerState
 from zmqdist.errors import MasterLost, MasterUnreachable, RemoteProtocolError, Stopped
 from zmqdist.models.base import Parameters, Schema
 from zmqdist.models.snapshot import Replica
@@ -131,7 +132,7 @@ class Connection:
         self._encoded: dict[int, Encoded] = {}
         self._outbox: list[Action] = []
         self._error: BaseException | None = None
-        self._waited_s = 0.0
+        self._waited_s = dict.fromkeys(Wait, 0.0)
         self._closing = False
         self._state = WorkerState(
             run=assignment.run,
@@ -207,8 +208,14 @@ class Connection:
             self._raise_if_over()
             if encoded is not None:
                 self._encoded[push.step] = encoded
-            waited_s, self._waited_s = self._waited_s, 0.0
-            push = replace(push, wait_s=round(waited_s, 6), encode_s=round(encode_s, 6))
+            waited_s, self._waited_s = self._waited_s, dict.fromkeys(Wait, 0.0)
+            push = replace(
+                push,
+                wait_ack_s=round(waited_s[Wait.ACK], 6),
+                wait_gate_s=round(waited_s[Wait.GATE], 6),
+                wait_model_s=round(waited_s[Wait.MODEL], 6),
+                encode_s=round(encode_s, 6),
+            )
             self._post(self._state.push(push, time.monotonic()))
 
     def take_requeued(self) -> int | None:
@@ -220,7 +227,8 @@ class Connection:
     def wait_for_acks(self) -> None:
         """Wait until each update is acknowledged or at least one is requeued."""
         with self._condition:
-            self._wait_for(lambda: not self._state.unacknowledged or bool(self._state.requeued))
+            state = self._state
+            self._wait_for(lambda: not state.unacknowledged or bool(state.requeued), Wait.ACK)
 
     def in_flight(self) -> frozenset[int]:
         """Return the steps that may still come back as requeued."""
@@ -254,20 +262,20 @@ class Connection:
     # ---- waiting ------------------------------------------------------------------------------
 
     def _wait_to_start(self) -> None:
-        while not self._state.may_start():
+        while (what := self._state.waits_for()) is not None:
             self._post(self._state.want(time.monotonic()))
-            self._wait(None)
+            self._wait(None, what)
 
-    def _wait_for(self, arrived: Callable[[], bool]) -> None:
+    def _wait_for(self, arrived: Callable[[], bool], what: Wait = Wait.MODEL) -> None:
         while not arrived():
-            self._wait(None)
+            self._wait(None, what)
 
-    def _wait(self, timeout_s: float | None) -> None:
+    def _wait(self, timeout_s: float | None, what: Wait = Wait.ACK) -> None:
         """Wait for the socket thread to take something in; raise if the session is over."""
         self._raise_if_over()
         started = time.monotonic()
         self._condition.wait(timeout_s)
-        self._waited_s += time.monotonic() - started
+        self._waited_s[what] += time.monotonic() - started
         self._raise_if_over()
 
     def _raise_if_over(self) -> None:
@@ -296,6 +304,7 @@ class Connection:
                         f"{self.assignment.where}"
                     )
                 self._wait(left_s)
+            self._waited_s = dict.fromkeys(Wait, 0.0)  # that was for no update
 
     # ---- the socket thread --------------------------------------------------------------------
 

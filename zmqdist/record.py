@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import math
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,15 @@ COLUMNS: dict[str, type] = {
     "encode_s": float,
     "master_s": float,
     "bytes": int,
+    "wait_ack_s": float,
+    "wait_gate_s": float,
+    "wait_model_s": float,
 }
 """The columns, in order, and what is in them."""
 
 HEAD = ",".join(COLUMNS)
+
+_LAST = re.compile(r"\d+\.\d{6}")  # of a line that was written to its end
 
 
 class NoRecord:
@@ -165,11 +171,13 @@ class Recorder(NoRecord):
             self._workers.add(session.number)
             self._note({"run": self._run, "worker": session.number, "name": session.worker})
         size_bytes, norm, master_s = taken
+        wait_s = push.wait_ack_s + push.wait_gate_s + push.wait_model_s
         self._put(
             f"{time.monotonic() - self._began:.6f},{self._run},{session.epoch},"
             f"{session.partition},{push.step},{session.number},{push.clock},{push.base},{version},"
-            f"{tau},{weight:.9g},{decision},{push.examples},{norm:.9g},{push.wait_s:.6f},"
-            f"{push.compute_s:.6f},{push.encode_s:.6f},{master_s:.6f},{size_bytes}\n"
+            f"{tau},{weight:.9g},{decision},{push.examples},{norm:.9g},{wait_s:.6f},"
+            f"{push.compute_s:.6f},{push.encode_s:.6f},{master_s:.6f},{size_bytes},"
+            f"{push.wait_ack_s:.6f},{push.wait_gate_s:.6f},{push.wait_model_s:.6f}\n"
         )
 
     def tick(self, now: float) -> None:
@@ -275,7 +283,7 @@ def read_record(path: str | Path) -> Record:
     for line in lines:
         if not line.startswith("#"):
             row = line.split(",")
-            whole = len(row) == len(COLUMNS) and row[-1].isdigit()
+            whole = len(row) == len(COLUMNS) and bool(_LAST.fullmatch(row[-1]))
             torn += bool(line) and not whole
             rows += [row] if whole else []
             continue

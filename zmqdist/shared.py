@@ -9,6 +9,7 @@ import time
 from zmqdist.connection import Assignment, Connection
 from zmqdist.core.lineage import Point
 from zmqdist.core.messages import Version
+from zmqdist.core.phases import Wait
 from zmqdist.core.worker_actions import Action, Load, Renew
 from zmqdist.models.base import Parameters
 from zmqdist.models.snapshot import Replica
@@ -56,6 +57,12 @@ class SharedConnection(Connection):
                     if self._state.readable:
                         return self._read_into(parameters)
 
+    def too_stale(self) -> bool:
+        """Whether the master would turn down what is computed on the model at hand."""
+        with self._condition:
+            self._post(self._look())  # others may have received what says so
+        return super().too_stale()
+
     def _keep_writers_out(self, stack: contextlib.ExitStack) -> None:
         if isinstance(self._replica, SharedReplica):
             try:
@@ -65,12 +72,12 @@ class SharedConnection(Connection):
             else:
                 self._post(self._look())
 
-    def _wait(self, timeout_s: float | None) -> None:
+    def _wait(self, timeout_s: float | None, what: Wait = Wait.ACK) -> None:
         """Look at the replica now and then: who writes it cannot wake this process."""
         if isinstance(self._replica, SharedReplica):
             timeout_s = self._look_s if timeout_s is None else min(timeout_s, self._look_s)
             self._look_s = min(1.25 * self._look_s, LAST_LOOK_S)
-        super()._wait(timeout_s)
+        super()._wait(timeout_s, what)
         self._post(self._look())
 
     def _look(self) -> list[Action]:

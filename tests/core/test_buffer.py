@@ -13,7 +13,14 @@ from zmqdist.core.master_state import MasterState
 from zmqdist.core.messages import Ack, Begin, End, Finish, Hello, Message, Push
 from zmqdist.core.sessions import Session
 from zmqdist.errors import ConfigError
-from zmqdist.staleness import Asynchronous, SoftSync, default_policy, parse_policy
+from zmqdist.staleness import (
+    Asynchronous,
+    BulkSynchronous,
+    Policy,
+    SoftSync,
+    default_policy,
+    parse_policy,
+)
 
 LEASE_S = 8.0
 TIMEOUT_S = 3.0
@@ -100,8 +107,9 @@ def test_the_oldest_update_sets_the_deadline_anew_after_each_flush() -> None:
 class Bench:
     """A master's state with one session per worker; flushes are collected and done."""
 
-    def __init__(self, n: int, workers: int) -> None:
-        self.state = MasterState("run", SoftSync(n, TIMEOUT_S), schema={}, lease_s=LEASE_S)
+    def __init__(self, n: int, workers: int, policy: Policy | None = None) -> None:
+        policy = policy or SoftSync(n, TIMEOUT_S)
+        self.state = MasterState("run", policy, schema={}, lease_s=LEASE_S)
         self.now = 0.0
         self.flushed: list[int] = []
         self.sent: list[Message] = []
@@ -210,3 +218,16 @@ def test_the_end_of_an_epoch_flushes_what_waits() -> None:
     bench.ask(End("run", 0), b"driver")
     assert bench.flushed == [1]
     assert (bench.state.version, bench.state.totals.applied) == (1, 1)
+
+
+def test_what_a_worker_leaves_behind_stands_for_no_other_workers() -> None:
+    bench = Bench(1, 3, BulkSynchronous())
+    bench.push(0, 0)
+    bench.push(1, 0)
+    bench.ask(Finish(bench.sessions[0], 1), b"0")
+    assert bench.flushed == []  # two are waiting, but the second of two workers is not done
+    bench.push(2, 0)
+    assert bench.flushed == [3]
+    bench.ask(Finish(bench.sessions[1], 1), b"1")
+    bench.push(2, 1, 1)
+    assert bench.flushed == [3, 1]

@@ -255,3 +255,6 @@ def test_without_faults(policy: Policy, pace: str, max_in_flight: int) -> None:
         link.check()
         link.check_complete()
         assert link.master.totals.duplicates == link.master.totals.evicted == 0
+    if policy == BulkSynchronous():  # nobody computes on what the others have left behind
+        assert link.master.totals.requeued == 0
+        assert set(link.master.staleness) == {0}

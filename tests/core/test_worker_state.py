@@ -32,6 +32,7 @@ from zmqdist.core.worker_state import (
     HELLO_RETRY_S,
     IMPATIENT_S,
     Phase,
+    Wait,
     WorkerState,
 )
 from zmqdist.errors import LocalProtocolError
@@ -535,3 +536,33 @@ def test_an_update_that_goes_to_a_new_session_was_sent_again() -> None:
     state.receive(Rejoin(1), 0.0)
     state.receive(replace(WELCOME, session=2), 0.0)
     assert state.receive(ack(1, session=2, duplicate=True), 0.0)[0] == Forget(1, applied=True)
+
+
+def test_what_a_worker_waits_for() -> None:
+    state = active(limit=1)
+    assert state.waits_for() is None
+    for number in range(2):
+        step(state, number)
+    assert state.waits_for() is Wait.ACK  # two are under way
+    state.receive(ack(0, limit=1), 0.0)
+    assert state.waits_for() is Wait.GATE
+    state.receive(ack(1, limit=9, need=5), 0.0)
+    assert state.waits_for() is Wait.MODEL
+    state.receive(Version("run", 3, 5, 0), 0.0)
+    assert state.waits_for() is None
+    assert joining().waits_for() is Wait.ACK
+
+
+def test_a_synchronous_worker_joins_at_the_version_that_the_others_wait_with() -> None:
+    state = joining(max_in_flight=3)
+    (_, asked) = state.receive(replace(WELCOME, version=7, synchronous=True), 0.0)
+    assert asked == SendToMaster(Pull(1, -1, 7))
+    state.receive(Version("run", -1, 6, 0), 0.0)  # broadcast just before
+    assert not state.may_start()
+    state.receive(Version("run", 6, 7, 0), 0.0)
+    step(state, 0)
+    assert not state.may_start()  # one at a time
+    state.receive(ack(0, need=8, version=7, published=7), 0.0)
+    assert not state.may_start()
+    state.receive(Version("run", 7, 8, 0), 0.0)
+    assert state.may_start()

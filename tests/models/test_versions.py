@@ -69,6 +69,14 @@ def test_any_story(story: list[Any], rows: set[int]) -> None:
             bench.check(base, wanted)
 
 
+def test_what_was_before_the_first_publication_is_not_known() -> None:
+    memory, model = Versions(), {"w": np.zeros(3)}
+    snapshot = Snapshot(parameters_of(model), versions=memory)
+    snapshot.take(500)  # as after a restart
+    assert memory.since(499, model) is None
+    assert memory.since(500, model) is not None
+
+
 def test_what_is_forgotten_is_not_made_up() -> None:
     bench = Bench()
     for _ in range(KEPT_AT_LEAST + 4):

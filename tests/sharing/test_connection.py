@@ -23,6 +23,7 @@ from zmqdist.errors import ConfigError
 from zmqdist.master import Master
 from zmqdist.sharing import segment
 from zmqdist.sharing.segment import Unshareable
+from zmqdist.staleness import Ringmaster
 
 SIZE = 1000
 SETUP = """
@@ -53,9 +54,10 @@ def model() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def opened(partitions: int = 3) -> Iterator[tuple[Master, Assignment]]:
-    with serving(model(), publish_every=1) as master, epoch(master, partitions) as assignment:
-        yield master, replace(assignment, replica="shared", max_in_flight=1)
+def opened(partitions: int = 3, **options: Any) -> Iterator[tuple[Master, Assignment]]:
+    with serving(model(), publish_every=1, **options) as master:
+        with epoch(master, partitions) as assignment:
+            yield master, replace(assignment, replica="shared", max_in_flight=1)
 
 
 def join(other: Elsewhere, assignment: Assignment, partition: int) -> None:
@@ -88,6 +90,20 @@ def test_one_receives_for_all() -> None:
         assert pulls(master) == 1
         subscribed = [other.do("answer = c._sockets._subscriber is not None") for other in others]
         assert subscribed == [True, False, False]
+
+
+def test_who_does_not_receive_learns_that_it_is_too_stale() -> None:
+    with opened(policy=Ringmaster(2, "requeue")) as (_, assignment):
+        with Elsewhere(SETUP) as receiver, Elsewhere(SETUP) as other:
+            for number, one in enumerate((receiver, other)):
+                join(one, assignment, number)
+                assert start(one) == 0
+            assert not other.do("answer = c.too_stale()")
+            for step in range(2):
+                receiver.do(f"push({step})")
+                start(receiver)  # and so has loaded what the other may see
+            assert other.do("answer = c.too_stale()")
+            assert not receiver.do("answer = c.too_stale()")
 
 
 @pytest.mark.parametrize("gone", ["killed", "closed", "suspended"])

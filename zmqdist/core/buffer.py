@@ -40,8 +40,7 @@ class Buffer:
         after_s = self._policy.flush_after_s
         waited_s = now - self._since if now is not None and self._since is not None else 0.0
         late = after_s is not None and waited_s >= after_s
-        enough = not workers or len(self._waiting) >= self._size(workers)
-        if not self._waiting or not (late or enough):
+        if not self._waiting or not (late or self._enough(workers)):
             return []
         waiting, self._waiting, self._since = self._waiting, [], None
         return [Flush(tuple(waiting))]
@@ -57,8 +56,13 @@ class Buffer:
             if not isinstance(push, Push):
                 raise RemoteProtocolError(f"a {push.kind!r} waits in the buffer; expected a push")
             named = Key(*key)
-            gone = Session(0, b"", named.epoch, named.partition, 0, "", clock=0, last_seen=now)
+            gone = Session(
+                0, b"", named.epoch, named.partition, 0, "", clock=0, last_seen=now, closed=True
+            )
             self.add(Apply(named, gone, push, tau, weight), now)
 
-    def _size(self, workers: int) -> int:
-        return max(1, self._policy.flush_size(workers))
+    def _enough(self, workers: int) -> bool:
+        waiting = len(self._waiting)
+        if self._policy.synchronous:  # what a worker has left behind stands for no other worker's
+            waiting = sum(not action.session.closed for action in self._waiting)
+        return not workers or waiting >= max(1, self._policy.flush_size(workers))

@@ -111,6 +111,8 @@ class Holding:
             self._published, self._pulled_at = -1, None
         self.fresh.lazy_slack = message.lazy_slack
         self.fresh.heard_of(message.version, message.patience)
+        if message.synchronous:  # each version is waited for by who was here when it was made
+            self.fresh.need = max(self.fresh.need, message.version)
         anew, receives = first or restarted, self._sharing.receives
         if anew and receives:
             actions.append(Subscribe(self._publish_port))

@@ -54,9 +54,9 @@ class Push(Message):
     only needs settling. `abandoned` says that the worker takes the update for too stale
     (see `Welcome`) and keeps it to itself. No tree follows in either case.
 
-    `wait_s`, `compute_s` and `encode_s` are the seconds that the worker waited before the
-    step, spent in the gradient, and spent coding the update. `half_dot` and `half_sq` are
-    those of `zmqdist.core.staleness.Arrival`.
+    The worker waited `wait_ack_s` seconds for answers, `wait_gate_s` for its limit and
+    `wait_model_s` for a fresher model since its update before, computed for `compute_s`
+    and coded for `encode_s`. For `half_dot` and `half_sq` see `zmqdist.core.staleness.Arrival`.
     """
 
     kind: ClassVar[str] = "push"
@@ -68,7 +68,9 @@ class Push(Message):
     empty: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
     abandoned: bool = False
-    wait_s: float = 0.0
+    wait_ack_s: float = 0.0
+    wait_gate_s: float = 0.0
+    wait_model_s: float = 0.0
     compute_s: float = 0.0
     encode_s: float = 0.0
     half_dot: float | None = None

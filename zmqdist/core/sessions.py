@@ -22,7 +22,7 @@ class Session:
 
     `clock` counts the steps answered to the worker, from the slowest worker's clock
     when it joined; `limit` is the last clock that it may start, `need` the oldest
-    version that it may start on.
+    version that it may start on; `closed` says that the worker is gone.
     """
 
     number: int
@@ -35,6 +35,7 @@ class Session:
     last_seen: float
     limit: int | None = None
     need: int = 0
+    closed: bool = False
 
 
 class Sessions:
@@ -116,6 +117,7 @@ class Sessions:
     def close(self, session: Session) -> None:
         """End a session: its worker holds nobody back any more."""
         del self._open[session.number]
+        session.closed = True
         if self._policy.needs.workers:
             self._policy.left(session.number)
 

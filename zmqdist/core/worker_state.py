@@ -9,7 +9,6 @@ actions in order.
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import StrEnum
 
 from zmqdist.core.freshness import Freshness
 from zmqdist.core.holding import Holding
@@ -34,6 +33,7 @@ from zmqdist.core.messages import (
     Welcome,
 )
 from zmqdist.core.parts import Parts
+from zmqdist.core.phases import OVER, Phase, Wait
 from zmqdist.core.sharing import Seen
 from zmqdist.core.worker_actions import (
     Action,
@@ -49,18 +49,7 @@ BEATS_PER_LEASE = 4
 IMPATIENT_S = 1.0
 
 
-class Phase(StrEnum):
-    """Where a worker is in its life."""
-
-    JOINING = "joining"
-    ACTIVE = "active"
-    FINISHED = "finished"
-    STOPPED = "stopped"
-    LOST = "lost"
-
-
 NOTHING = Point(0, -1)
-OVER = (Phase.FINISHED, Phase.STOPPED, Phase.LOST)
 
 
 class WorkerState:
@@ -131,11 +120,17 @@ class WorkerState:
         """Whether the ledger had settled `step` when the session began."""
         return step < self.next_settled or step in self.ahead
 
+    def waits_for(self) -> Wait | None:
+        """Return what has to come before a step may start; None if it may."""
+        if self.phase is not Phase.ACTIVE or len(self.unacknowledged) >= self.max_in_flight:
+            return Wait.ACK
+        if self._ahead_of_limit():
+            return Wait.GATE
+        return None if self._holding.enough(self.clock) else Wait.MODEL
+
     def may_start(self) -> bool:
         """Whether a step may start now: credit, clock limit, and a model fresh enough."""
-        if self.phase is not Phase.ACTIVE or len(self.unacknowledged) >= self.max_in_flight:
-            return False
-        return not self._ahead_of_limit() and self._holding.enough(self.clock)
+        return self.waits_for() is None
 
     def push(self, push: Push, now: float) -> list[Action]:
         """Send the update of a step that `may_start` let start."""

@@ -50,7 +50,8 @@ class Versions:
 
     def publishing(self, version: int, workers: int) -> None:
         """Begin a publication; forget those that hardly any of so many workers can name."""
-        self._log.append(_Publication(self._newest))
+        if self._newest >= 0:  # what was before the first one is not known
+            self._log.append(_Publication(self._newest))
         self._newest = version
         self._count = min(self._count + 1, WINDOW)
         keep = max(KEPT_AT_LEAST, KEPT_PER_WORKER * workers)
@@ -69,8 +70,10 @@ class Versions:
 
     def published(self, version: int) -> None:
         """End a publication: take the measure of its changes."""
+        if not self._log:
+            return
         log = self._log[-1]
-        steps = max(1, version - max(log.base, 0))
+        steps = max(1, version - log.base)
         for name, published in self._published.items():
             square = 0.0
             if name in log.old and published.dtype.kind == "f" and published.size:

@@ -142,6 +142,7 @@ class VirtualMaster:
         self._clocks: Counter[int] = Counter()
         self._slowest = 0
         self._buffer: list[Served] = []
+        self._left_behind = 0
         self._flushes = 0
         self.busy_s = 0.0
         self.publications_made = 0
@@ -166,6 +167,8 @@ class VirtualMaster:
     def leave(self, now: float, session: Session) -> None:
         """Close a session: it holds nobody back any more, and the buffer waits for fewer."""
         del self._sessions[session.number]
+        if self.policy.synchronous:  # what it has left behind stands for no other worker's
+            self._left_behind += sum(s.step.session is session for s in self._buffer)
         self._clocks[session.clock] -= 1
         if self._tells:
             self.policy.left(session.number)
@@ -323,11 +326,11 @@ class VirtualMaster:
     def _flush_if_full(self, now: float) -> None:
         if self._buffer:
             size = max(1, self.policy.flush_size(len(self._sessions)))
-            if not self._sessions or len(self._buffer) >= size:
+            if not self._sessions or len(self._buffer) - self._left_behind >= size:
                 self._flush(now)
 
     def _flush(self, now: float) -> None:
-        served, self._buffer = self._buffer, []
+        served, self._buffer, self._left_behind = self._buffer, [], 0
         self._flushes += 1
         self._count(served, now)
         self._publish_if_due(now)
