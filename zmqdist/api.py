@@ -378,9 +378,6 @@ class ZmqDist:
         )
         if self._remote is None:
             self._options.check_descent(descent)
-            unfit = self._options.policy.unfit_in_place()
-            if options.tiers is not None and unfit:
-                raise ConfigError(unfit)
         if not self._training.acquire(blocking=False):
             raise ConfigError("train() is running already on this ZmqDist; use one for each")
         try:

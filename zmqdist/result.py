@@ -49,6 +49,9 @@ class TrainResult:
         Updates scaled down to ``max_norm``.
     checkpoints, checkpoints_failed : int
         Checkpoints that were written meanwhile, and those that could not be.
+    policy : dict of str to float
+        What a staleness policy that adapts itself shows, as it is at the end: the ``bound``
+        of ``staleness="auto"``. `history` holds it too.
     history : list of dict
         One entry about each second: seconds, version, applied, examples, max_row_norm,
         staleness (mean since the entry before), and the means of the updates' metrics. Entries of
@@ -80,6 +83,7 @@ class TrainResult:
     stopped: str = ""
     max_row_norm: float = 0.0
     clipped: int = 0
+    policy: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def between(cls, before: Report, after: Report, seconds: float) -> TrainResult:
@@ -88,6 +92,7 @@ class TrainResult:
         for name, total in after.totals.items():
             if hasattr(result, name):
                 setattr(result, name, int(total - before.totals.get(name, 0)))
+        result.policy = dict(after.policy)
         result.max_row_norm = after.totals["max_row_norm"]  # no count: the largest so far
         earlier = {tau: count for tau, count in before.staleness}
         histogram = {tau: count - earlier.get(tau, 0) for tau, count in after.staleness}
@@ -122,6 +127,7 @@ class TrainResult:
             ("longest row", f"{self.max_row_norm:,.4g}"),
             ("seconds", f"{self.seconds:.1f}"),
         ]
+        rows += [(name.replace("_", " "), self._course(name)) for name in self.policy]
         if self.stopped:
             rows.append(("stopped early", self.stopped))
         for name, value in judged(self.evaluations[-1] if self.evaluations else {}).items():
@@ -129,6 +135,12 @@ class TrainResult:
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {value}" for name, value in rows]
         return "\n".join([*lines, *self._histogram()])
+
+    def _course(self, name: str) -> str:
+        """Say how a figure of the policy has moved."""
+        values = [entry[name] for entry in self.history if name in entry]
+        now = f"{self.policy[name]:,.4g}"
+        return f"{now}, from {min(values):,.4g} to {max(values):,.4g}" if values else now
 
     def _histogram(self, width: int = 40) -> list[str]:
         """Return bars of the staleness histogram, at most ten."""

@@ -201,6 +201,8 @@ class Training:
         reason = "the run was cancelled"
         try:
             self._parameters.check({n: (d, tuple(s)) for n, (d, s) in begun.schema.items()})
+            if self._options.tiers is not None and begun.unfit_in_place:
+                raise ConfigError(begun.unfit_in_place)
             job = self._job(begun, worker_keys, payload, number)
             self._run_rounds(plan, driver, begun.epoch, job, number, progress)
             reason = "the epoch is complete"
@@ -392,7 +394,8 @@ class Training:
     def _entry(self, report: Report) -> dict[str, float]:
         """Return the entry of `history`: running figures, and means since the last entry."""
         means = self._means.since(report) if self._means is not None else {}
-        return {**self._figures(), "max_row_norm": self.result.max_row_norm, **means}
+        figures = {**self._figures(), "max_row_norm": self.result.max_row_norm}
+        return {**figures, **report.policy, **means}
 
 
 def _settled(report: Report) -> float:

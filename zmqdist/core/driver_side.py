@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from zmqdist.core.actions import Action, Admit, Note, Send
@@ -56,6 +57,7 @@ class DriverSide:
             changes=saving.changes,
             saved=saving.saved,
             trouble=saving.trouble,
+            policy={n: f for n, f in master.policy.figures().items() if math.isfinite(f)},
         )
 
     def close(self, epoch: int, reason: str) -> list[Action]:
@@ -77,6 +79,7 @@ class DriverSide:
                 schema=master.schema,
                 lease_s=master.lease_s,
                 incarnation=master.lineage.incarnation,
+                unfit_in_place=master.policy.unfit_in_place(),
             )
         except ConfigError as error:
             return [Send(peer, Refused(str(error)))]

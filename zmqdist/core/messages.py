@@ -314,7 +314,8 @@ class Version(Message):
 class Begun(Message):
     """An epoch is open; -1 if the ``train()`` that it is part of is over already.
 
-    `before` are the counters of a `Report` as they were when the ``train()`` began.
+    `before` are the counters of a `Report` as they were when the ``train()`` began;
+    `unfit_in_place` says why workers cannot train in place, if the policy is against it.
     """
 
     kind: ClassVar[str] = "begun"
@@ -326,6 +327,7 @@ class Begun(Message):
     program: str = ""
     before: dict[str, Any] = field(default_factory=dict)
     incarnation: int = 0
+    unfit_in_place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +339,7 @@ class Report(Message):
     run began, `metrics` {name: [sum, count]} over the same, `failures` what tasks
     reported, `fatal` a failure that ends the run. Of the `changes` so far the newest
     checkpoint holds `saved` (None: there are no checkpoints); `trouble` is why the last
-    attempt to write one failed.
+    attempt to write one failed. `policy` are the policy's figures, by name.
     """
 
     kind: ClassVar[str] = "report"
@@ -354,3 +356,4 @@ class Report(Message):
     changes: int = 0
     saved: int | None = None
     trouble: str = ""
+    policy: dict[str, float] = field(default_factory=dict)
