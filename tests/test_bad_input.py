@@ -372,7 +372,7 @@ class TestData:
                 {"merge": Adasum(), "staleness": Asynchronous()},
                 r"but Asynchronous\(\) applies them",
             ),
-            ({"keys": "file"}, "keys= is the key file for master=; a master started here makes"),
+            ({"keys": "file"}, "keys= is the key file for master=; one started here makes"),
             ({"port": 70_000}, "port is 70000; expected an integer from 0 to 65535"),
             ({"publish_port": -1}, "publish_port is -1; expected"),
             ({"port": "5000"}, "port is '5000'; expected an integer"),

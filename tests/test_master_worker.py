@@ -307,7 +307,7 @@ class TestEnds:
             eventually(lambda: master.state.version == 2, "updates of the slow attempt")
             fast = work(there, model(), count, range(6), attempt=2)
             assert fast.complete
-            gate.give(1)
+            gate.give(10)  # more than may be under way: it has to hear of it
             summary = slow.join()
             assert summary.stopped == "another attempt has completed this partition"
             assert master.model["n"] == master.state.version == 6

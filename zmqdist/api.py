@@ -152,22 +152,16 @@ class ZmqDist:
         if security not in ("curve", "none"):
             raise ConfigError(f"security is {security!r}; expected 'curve' or 'none'")
         if keys is not None and master is None:
-            raise ConfigError(
-                "keys= is the key file for master=; a master started here makes its own"
-            )
-        if record is not None and master is not None:
-            raise ConfigError(
-                "record= is written by the master: start zmqdist-master with --record, and leave "
-                "it out here"
-            )
+            raise ConfigError("keys= is the key file for master=; one started here makes its own")
+        for name, path in (("checkpoint", checkpoint), ("record", record)):
+            if path is not None and master is not None:
+                raise ConfigError(
+                    f"{name}= is for a master started here; start zmqdist-master with --{name}"
+                )
         if not isinstance(max_in_flight, int) or max_in_flight < 1:
             raise ConfigError(f"max_in_flight is {max_in_flight!r}; expected an integer >= 1")
         if replica not in REPLICAS:
             raise ConfigError(f"replica is {replica!r}; expected one of {', '.join(REPLICAS)}")
-        if master is not None and checkpoint is not None:
-            raise ConfigError(
-                "checkpoint= is for a master started here; start zmqdist-master with --checkpoint"
-            )
         self._options = MasterOptions(
             port=port,
             publish_port=publish_port,

@@ -227,8 +227,7 @@ class Connection:
     def wait_for_acks(self) -> None:
         """Wait until each update is acknowledged or at least one is requeued."""
         with self._condition:
-            state = self._state
-            self._wait_for(lambda: not state.unacknowledged or bool(state.requeued), Wait.ACK)
+            self._wait_for(self._state.answered, Wait.ACK)
 
     def in_flight(self) -> frozenset[int]:
         """Return the steps that may still come back as requeued."""
@@ -239,8 +238,7 @@ class Connection:
         """Say that the partition ended; return whether the ledger agrees."""
         with self._condition:
             self._post(self._state.finish(steps, time.monotonic()))
-            while self._state.phase is not Phase.FINISHED:
-                self._wait(None)
+            self._wait_for(lambda: self._state.phase is Phase.FINISHED, Wait.ACK)
             return self._state.complete
 
     def fail(self, step: int, what: str, error: str, traceback: str) -> None:

@@ -92,11 +92,9 @@ class Training:
         """Run all epochs; returns when the ledger is complete."""
         options = self._options
         self._parameters.arrays(), self._parameters.scalars()  # what they were at first
+        model = self._parameters.model
         payload = dump_structure(
-            self._parameters.model,
-            self._parameters,
-            options.gradient,
-            references=self._references,
+            model, self._parameters, options.gradient, references=self._references
         )
         worker_keys = KeyPair.generate() if self._keys is not None else None
         if options.evaluate is not None:
@@ -110,8 +108,7 @@ class Training:
         driver = self._connect(self._silence)
         total = options.epochs * self._engine.partitions
         key = worker_keys.public if worker_keys is not None else ""
-        plan = Plan(driver, options, self._engine.partitions, key, self._check_master)
-        self.plan = plan
+        plan = self.plan = Plan(driver, options, self._engine.partitions, key, self._check_master)
         try:
             with Progress(options.progress, total) as progress:
                 self._progress = progress
@@ -394,8 +391,8 @@ class Training:
     def _entry(self, report: Report) -> dict[str, float]:
         """Return the entry of `history`: running figures, and means since the last entry."""
         means = self._means.since(report) if self._means is not None else {}
-        figures = {**self._figures(), "max_row_norm": self.result.max_row_norm}
-        return {**figures, **report.policy, **means}
+        norm = self.result.max_row_norm
+        return {**self._figures(), "max_row_norm": norm, **report.policy, **means}
 
 
 def _settled(report: Report) -> float:

@@ -164,6 +164,10 @@ class WorkerState:
         self.clock += 1
         return self.clock - 1, read
 
+    def answered(self) -> bool:
+        """Whether each update is acknowledged, or at least one is to be computed again."""
+        return not self.unacknowledged or bool(self.requeued)
+
     @property
     def fresh(self) -> Freshness:
         """Versions of the replica and the model, and the one that is needed."""
