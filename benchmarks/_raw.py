@@ -143,7 +143,40 @@ def flooded(elements, messages, *, curve, publish_every=None):
     return seconds_per_item(times, messages // 4)
 
 
-ROLES = {"flood": flood}
+def ask(options):
+    """Send an array and take the reply, with so many of them under way."""
+    update = np.random.default_rng(0).normal(size=options["elements"]).astype(np.float32)
+    dealer = connected(zmq.DEALER, options["address"], options)
+    octets = frames_of(update)[0]
+    dealer.send(b"here")
+    dealer.recv()  # everybody is
+    for number in range(options["messages"] + options["under_way"]):
+        if number < options["messages"]:
+            dealer.send(octets)
+        if number >= options["under_way"]:
+            dealer.recv()
+    zmq.Context.instance().destroy()
+
+
+def asked(elements, messages, senders, *, curve=False, under_way=2):
+    """Return the seconds per request: received, added and answered, in this process."""
+    model = np.zeros(elements, np.float32)
+    times = []
+    options = {"elements": elements, "messages": messages, "under_way": under_way}
+    with Receiver("ask", curve=curve, senders=senders, depth=1000, **options) as receiver:
+        router = receiver.router
+        here = [router.recv_multipart()[0] for _ in range(senders)]
+        for peer in here:
+            router.send_multipart([peer, b"go"])
+        for _ in range(messages * senders):
+            peer, octets = router.recv_multipart()
+            np.add(model, np.frombuffer(octets, np.float32), out=model)
+            router.send_multipart([peer, b"taken"])
+            times.append(time.perf_counter())
+    return seconds_per_item(times[: len(times) * 9 // 10], len(times) // 10)
+
+
+ROLES = {"flood": flood, "ask": ask}
 
 if __name__ == "__main__":
     ROLES[sys.argv[1]](json.loads(sys.argv[2]))

@@ -32,6 +32,7 @@ from zmqdist.staleness import BoundedStaleness, SoftSync, StaleSynchronous
 from zmqdist.wire.codec import encode_array
 from zmqdist.wire.frames import pack, unpack
 from zmqdist.wire.leaves import first_nonfinite
+from zmqdist.wire.plan import Look
 from zmqdist.wire.tree import _Reader as Reader
 from zmqdist.wire.tree import encode_tree
 
@@ -50,16 +51,18 @@ def message(data: bytes) -> None:
     """A message with its arrays, decoded and looked through as the master does."""
     with contextlib.suppress(RemoteProtocolError):
         received = unpack(list(data.split(SEPARATOR)))
-        tree = received.decode(MAX_BYTES)
-        first_nonfinite(tree)
+        look = Look()
+        tree = received.decode(MAX_BYTES, look)
+        assert first_nonfinite(tree) is None or not look.finite
 
 
 def tree(data: bytes) -> None:
     """The description of a tree and its frames, without the message around it."""
     spec, *frames = data.split(SEPARATOR)
-    whole = b'{"zmqdist":1,"kind":"heartbeat","session":1,"tree":' + spec + b"}"
-    with contextlib.suppress(RemoteProtocolError):
-        unpack([whole, *frames]).decode(MAX_BYTES)
+    for before in (b"", b"\n"):  # on a line of its own it is read apart
+        whole = b'{"zmqdist":1,"kind":"heartbeat","session":1,' + before + b'"tree":' + spec + b"}"
+        with contextlib.suppress(RemoteProtocolError):
+            unpack([whole, *frames]).decode(MAX_BYTES)
 
 
 def blosc(data: bytes) -> None:
@@ -154,7 +157,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 
 _NAMES = {f.name for cls in Message.__subclasses__() for f in fields(cls)}
-_KINDS = {cls.kind for cls in Message.__subclasses__()} | Reader([]).kinds.keys()
+_KINDS = {cls.kind for cls in Message.__subclasses__()} | Reader().kinds.keys()
 WORDS = sorted(
     {*_NAMES, *_KINDS, "zmqdist", "kind", "tree", "dtype", "shape", "blosc", "values", "csr"}
 )

@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import zmq
 
 from zmqdist.connection import Assignment
+from zmqdist.core.headers import from_header
 from zmqdist.core.messages import PROTOCOL
 from zmqdist.driver import Driver
 from zmqdist.engines.job import Job, run_task
@@ -177,12 +179,13 @@ class Peer:
         self.socket.send_multipart(frames)
 
     def answer(self, kind: str, seconds: float = DEADLINE_S) -> dict[str, Any]:
-        """Return the next answer of this kind; others are passed over."""
+        """Return the next answer of this kind, with all its fields; others are passed over."""
         until = time.monotonic() + seconds
         while self.socket.poll(max(0, round((until - time.monotonic()) * 1000))):
             header: dict[str, Any] = json.loads(self.socket.recv_multipart()[0])
             if header["kind"] == kind:
-                return header
+                message = from_header(header)
+                return {f.name: getattr(message, f.name) for f in fields(message)} | header
         raise AssertionError(f"no {kind} in {seconds:g} s")
 
     def ask(self, kind: str, expected: str, *frames: bytes, **fields: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from zmqdist.core import messages
 from zmqdist.core.worker_state import Phase
 from zmqdist.net.security import write_key_files
 from zmqdist.staleness import BoundedStaleness, Policy, default_policy, parse_policy
-from zmqdist.wire import codec, tree
+from zmqdist.wire import plan, tree
 from zmqdist.wire.frames import unpack
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,7 @@ MODULES = sorted(
     if path.name != "__init__.py"
 )
 # Rooms all of whose constants matter to somebody who writes another peer or debugs one.
-ON_THE_WIRE = ("core", "net", "wire", "connection", "driver", "master", "worker", "task")
+ON_THE_WIRE = ("core", "net", "wire", "connection", "driver", "master", "turn", "worker", "task")
 
 
 def section(page: str, title: str) -> str:
@@ -109,7 +109,7 @@ def test_the_example_is_a_message() -> None:
     received = unpack([example.encode()])
     assert received.message.kind == "push"
     array = received.tree["dict"][0][1]["array"]
-    assert codec.check_entry(array) == (1, 300 * 100 * 4)
+    assert plan.check_entry(array) == (1, 300 * 100 * 4)
     assert set(json.loads(example)) - {"zmqdist", "kind", "tree"} == {
         entry.name for entry in fields(messages.Push)
     }
@@ -123,7 +123,7 @@ def test_phases() -> None:
 def test_kinds_of_tree_entries() -> None:
     rows = table(section(PROTOCOL, "## Arrays and trees"))
     keys = [row[0].strip("`") for row in rows if not row[0].startswith("`{")]
-    assert sorted(keys) == sorted(tree._Reader([]).kinds)
+    assert sorted(keys) == sorted(tree._Reader().kinds)
 
 
 def test_roles_and_key_files(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from zmqdist.core.link import Choice, Link
 from zmqdist.models.feedback import Feedback
+from zmqdist.wire.codec import Memory
 from zmqdist.wire.lossy import BitRound, parse_codec
 from zmqdist.wire.tree import Encoded, encode_tree
 
@@ -25,10 +26,16 @@ class UpdateCoder:
         compressed while copying is faster on this link.
     tiers : bool, default=False
         The updates are rounded already, to be compressed: the link has no say.
+
+    Attributes
+    ----------
+    memory : Memory
+        What is known of the updates before. Its pool may have their frames back.
     """
 
     def __init__(self, codec: str, *, tiers: bool = False) -> None:
         self.codec, self.tiers = codec, tiers
+        self.memory = Memory()
         self._lossless, rounding = parse_codec(codec)
         self._feedback = None if rounding is None else Feedback(rounding)
         self._link = Link()
@@ -49,9 +56,9 @@ class UpdateCoder:
         if self._feedback is not None:
             update = self._feedback.round(step, update)
         if self._choice is None:
-            return encode_tree(update, self._lossless)
+            return encode_tree(update, self._lossless, self.memory)
         codec, started = self._choice.next(), time.monotonic()
-        encoded = encode_tree(update, codec)
+        encoded = encode_tree(update, codec, self.memory)
         seconds = time.monotonic() - started
         self._choice.took(codec, encoded.decoded_bytes, encoded.encoded_bytes, seconds)
         return encoded

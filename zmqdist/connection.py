@@ -1,8 +1,9 @@
-"""A worker's connection: the thread that owns its sockets, and the replica it fills.
+"""A worker's connection to the master, and the replica that it fills.
 
-The user's code runs in the task's own thread and never touches a socket; it asks
-this object, which hands over encoded updates and waits on one condition. Everything
-the two threads share is touched under that condition's lock.
+The user's code runs in the task's own thread. Whenever that asks for something, it serves
+the sockets itself: a short step passes nothing between threads. While a step takes longer,
+a second thread serves them, so that versions are decoded beside the user's code and the
+master hears of the worker. Everything the two share is touched by whose `Turn` it is.
 """
 
 from __future__ import annotations
@@ -33,17 +34,22 @@ from zmqdist.core.worker_actions import (
 from zmqdist.core.worker_state import WorkerState
 from zmqdist.errors import MasterLost, MasterUnreachable, RemoteProtocolError, Stopped
 from zmqdist.models.base import Parameters, Schema
+from zmqdist.models.mirror import Mirror
 from zmqdist.models.snapshot import Replica
 from zmqdist.models.tiers import Tiers
 from zmqdist.net.security import ClientKeys
 from zmqdist.net.transport import ClientSockets
+from zmqdist.outgoing import Outgoing
 from zmqdist.sharing.replica import SharedReplica
 from zmqdist.shelf import Shelf
+from zmqdist.turn import Turn
 from zmqdist.wire.frames import Received, pack, unpack
-from zmqdist.wire.tree import Encoded
 
 POLL_S = 0.2
-"""Longest sleep of the socket thread, in seconds."""
+"""Longest sleep at the sockets, in seconds."""
+
+TICK_S = 0.01
+"""How often the state is told of the time at most, in seconds."""
 
 REPLICAS = ("auto", "shared", "private")
 SHARE_BYTES = 1 << 20
@@ -127,13 +133,11 @@ class Connection:
     def __init__(self, assignment: Assignment, partition: int, attempt: int, worker: str) -> None:
         self.assignment = assignment
         self._replica = self._borrow_replica()
-        self._coder = self._borrow_coder()
-        self._condition = threading.Condition()
-        self._encoded: dict[int, Encoded] = {}
-        self._outbox: list[Action] = []
+        self._outgoing = Outgoing(self._borrow_coder())
+        self._mirror: Mirror | None = None
         self._error: BaseException | None = None
         self._waited_s = dict.fromkeys(Wait, 0.0)
-        self._closing = False
+        self._tick_at = 0.0
         self._state = WorkerState(
             run=assignment.run,
             epoch=assignment.epoch,
@@ -148,7 +152,8 @@ class Connection:
             now=time.monotonic(),
         )
         self._sockets = ClientSockets(assignment.address, assignment.keys)
-        self._thread = threading.Thread(target=self._run, name="zmqdist-worker", daemon=True)
+        self._turn = Turn(self._sockets.wake)
+        self._thread = threading.Thread(target=self._stand_in, name="zmqdist-worker", daemon=True)
 
     def __enter__(self) -> Connection:
         self._thread.start()
@@ -165,10 +170,9 @@ class Connection:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._condition:
-            self._closing = True
-        self._sockets.wake()
+        self._turn.end()
         self._thread.join()
+        self._sockets.close()
         self._return_all()
 
     # ---- asked by the task ---------------------------------------------------------------
@@ -184,72 +188,75 @@ class Connection:
 
     def start(self, parameters: Parameters) -> tuple[Point, int]:
         """Wait until a step may start, refresh the model, return (base, clock)."""
-        with self._condition:
+        with self._turn:
             self._wait_to_start()
             return self._begin(parameters)
 
     def restore(self, parameters: Parameters) -> None:
         """Put the replica's values into the model: undo what the user's code did to it."""
-        with self._condition:
+        with self._turn:
             self._wait_for(lambda: self._state.readable)
             self._read_into(parameters)
 
     def too_stale(self) -> bool:
         """Whether the master would turn down what is computed on the model at hand."""
-        with self._condition:
-            return self._state.fresh.too_stale
+        return self._state.fresh.too_stale  # which somebody serves, if the step takes long
 
     def push(self, push: Push, update: Any) -> None:
         """Send the update of a started step; None sends its header only."""
         started = time.monotonic()
-        encoded = None if update is None else self._coder.encode(push.step, update)
+        encoded = None if update is None else self._outgoing.encode(push.step, update)
         encode_s = time.monotonic() - started
-        with self._condition:
+        with self._turn:
             self._raise_if_over()
             if encoded is not None:
-                self._encoded[push.step] = encoded
+                self._outgoing.keep(push.step, encoded)
             waited_s, self._waited_s = self._waited_s, dict.fromkeys(Wait, 0.0)
             push = replace(
                 push,
+                session=self._state.session,
                 wait_ack_s=round(waited_s[Wait.ACK], 6),
                 wait_gate_s=round(waited_s[Wait.GATE], 6),
                 wait_model_s=round(waited_s[Wait.MODEL], 6),
                 encode_s=round(encode_s, 6),
             )
-            self._post(self._state.push(push, time.monotonic()))
+            self._perform(self._state.push(push, time.monotonic()))
 
     def take_requeued(self) -> int | None:
         """Return a step that has to be computed again, None if there is none."""
-        with self._condition:
-            self._raise_if_over()
-            return self._state.requeued.pop(0) if self._state.requeued else None
+        self._raise_if_over()
+        if not self._state.requeued:
+            return None
+        with self._turn:
+            return self._state.requeued.pop(0)
 
     def wait_for_acks(self) -> None:
         """Wait until each update is acknowledged or at least one is requeued."""
-        with self._condition:
+        with self._turn:
             self._wait_for(self._state.answered, Wait.ACK)
 
     def in_flight(self) -> frozenset[int]:
         """Return the steps that may still come back as requeued."""
-        with self._condition:
+        with self._turn:
             return frozenset([*self._state.unacknowledged, *self._state.requeued])
 
     def finish(self, steps: int) -> bool:
         """Say that the partition ended; return whether the ledger agrees."""
-        with self._condition:
-            self._post(self._state.finish(steps, time.monotonic()))
+        with self._turn:
+            self._perform(self._state.finish(steps, time.monotonic()))
             self._wait_for(lambda: self._state.phase is Phase.FINISHED, Wait.ACK)
             return self._state.complete
 
     def fail(self, step: int, what: str, error: str, traceback: str) -> None:
         """Report that the task cannot go on; waits a moment for the report to leave."""
-        with self._condition:
+        with self._turn:
             if self._state.phase is Phase.ACTIVE:
                 heard = self._state.last_heard
-                self._post(self._state.fail(step, what, shortened(error), shortened(traceback)))
+                self._perform(self._state.fail(step, what, shortened(error), shortened(traceback)))
                 until = time.monotonic() + GOODBYE_S
                 while self._state.last_heard == heard and time.monotonic() < until:
-                    self._condition.wait(POLL_S)
+                    self._sockets.wait(POLL_S)
+                    self._serve()
 
     def _begin(self, parameters: Parameters) -> tuple[Point, int]:
         clock, read = self._state.start()
@@ -260,20 +267,22 @@ class Connection:
     # ---- waiting ------------------------------------------------------------------------------
 
     def _wait_to_start(self) -> None:
+        self._serve()
         while (what := self._state.waits_for()) is not None:
-            self._post(self._state.want(time.monotonic()))
-            self._wait(None, what)
+            self._perform(self._state.want(time.monotonic()))
+            self._wait(POLL_S, what)
 
     def _wait_for(self, arrived: Callable[[], bool], what: Wait = Wait.MODEL) -> None:
         while not arrived():
-            self._wait(None, what)
+            self._wait(POLL_S, what)
 
-    def _wait(self, timeout_s: float | None, what: Wait = Wait.ACK) -> None:
-        """Wait for the socket thread to take something in; raise if the session is over."""
+    def _wait(self, timeout_s: float, what: Wait = Wait.ACK) -> None:
+        """Wait for something to come and take it in; raise if the session is over."""
         self._raise_if_over()
         started = time.monotonic()
-        self._condition.wait(timeout_s)
+        self._sockets.wait(timeout_s)
         self._waited_s[what] += time.monotonic() - started
+        self._serve()
         self._raise_if_over()
 
     def _raise_if_over(self) -> None:
@@ -292,7 +301,8 @@ class Connection:
 
     def _shake_hands(self) -> None:
         until = time.monotonic() + self.assignment.connect_s
-        with self._condition:
+        with self._turn:
+            self._serve()
             while not self._state.session:
                 left_s = until - time.monotonic()
                 if left_s <= 0:
@@ -301,42 +311,42 @@ class Connection:
                         f"{self.assignment.connect_s:.0f} s: {self._sockets.stage()}. "
                         f"{self.assignment.where}"
                     )
-                self._wait(left_s)
+                self._wait(min(left_s, POLL_S))
             self._waited_s = dict.fromkeys(Wait, 0.0)  # that was for no update
 
-    # ---- the socket thread --------------------------------------------------------------------
+    # ---- serving the sockets ------------------------------------------------------------------
 
-    def _run(self) -> None:
-        try:
-            while self._serve():
-                self._sockets.wait(POLL_S)
-        except BaseException as error:
-            with self._condition:
+    def _stand_in(self) -> None:
+        """Serve the sockets while the task's thread is away, in a thread of its own."""
+        while self._turn.stand_in():
+            try:
+                while not self._turn.wanted:
+                    self._serve()
+                    self._sockets.wait(POLL_S)
+            except BaseException as error:
                 self._error = error
-                self._condition.notify_all()
-        finally:
-            self._sockets.close()
+                return
+            finally:
+                self._turn.give_back()
 
-    def _serve(self) -> bool:
-        """Take in what came, let time pass, send what is to be sent; False at the end."""
-        with self._condition:
-            while (frames := self._sockets.receive()) is not None:
-                received = unpack(frames)
-                self._perform(self._look(), None)
-                actions = self._state.receive(received.message, time.monotonic())
-                self._perform(actions, received)
-            self._perform(self._look(), None)
-            self._perform(self._state.tick(time.monotonic()), None)
-            outbox, self._outbox = self._outbox, []
-            self._perform(outbox, None)
-            self._condition.notify_all()
-            return not self._closing
+    def _serve(self) -> None:
+        """Take in what came, and let time pass."""
+        while (frames := self._sockets.receive()) is not None:
+            received = unpack(frames)
+            self._perform(self._look())
+            actions = self._state.receive(received.message, time.monotonic())
+            self._perform(actions, received)
+        self._perform(self._look())
+        now = time.monotonic()
+        if now >= self._tick_at:
+            self._tick_at = now + TICK_S
+            self._perform(self._state.tick(now))
 
     def _look(self) -> list[Action]:
         """Take in what others may have done to the replica: nothing, here."""
         return []
 
-    def _perform(self, actions: Iterable[Action], received: Received | None) -> None:
+    def _perform(self, actions: Iterable[Action], received: Received | None = None) -> None:
         for action in actions:
             self._act(action, received)
 
@@ -345,25 +355,19 @@ class Connection:
             case SendToMaster():
                 self._sockets.send(pack(action.message))
             case SendUpdate() if self._state.awaits(action.push):
-                if (encoded := self._encoded.get(action.push.step)) is not None:
-                    self._coder.sent(action.push.step, encoded)
-                self._sockets.send(pack(action.push, encoded))
+                self._sockets.send(self._outgoing.frames(action.push))
             case Forget():
-                self._encoded.pop(action.step, None)
-                self._coder.settle(action.step, applied=action.applied)
+                self._outgoing.forget(action.step, applied=action.applied)
             case Load() if received is not None:
                 self._replica.load(action.version, received.decode(self._replica.max_bytes))
                 self._replica.incarnation = self._state.fresh.incarnation
             case Subscribe():
                 self._sockets.subscribe(action.port, self.assignment.run.encode())
 
-    def _post(self, actions: list[Action]) -> None:
-        if actions:
-            self._outbox += actions
-            self._sockets.wake()
-
     def _read_into(self, parameters: Parameters) -> None:
-        parameters.load(self._replica.arrays, self._replica.scalars)
+        if self._mirror is None or self._mirror.parameters is not parameters:
+            self._mirror = Mirror(parameters)
+        self._mirror.read(self._replica)
 
     # ---- kept between partitions ----------------------------------------------------------------
 
@@ -391,8 +395,8 @@ class Connection:
         return kept if kept is not None and alike else UpdateCoder(codec, tiers=tiers)
 
     def _return_all(self) -> None:
-        self._coder.close()
-        _coders.put(self.assignment.run, self._coder)
+        self._outgoing.coder.close()
+        _coders.put(self.assignment.run, self._outgoing.coder)
         _replicas.put(self.assignment.run, self._replica)
 
 

@@ -41,7 +41,7 @@ class InPlaceConnection(Connection):
         holds what the worker knows of the master's model when `end` is called,
         so that the next partition asks for what changed only.
         """
-        with self._condition:
+        with self._turn:
             self._wait_for(lambda: self._state.version >= 0 and not self._state.asking)
             self._read_into(parameters)
             self._training, self._own.version = True, -1
@@ -49,7 +49,7 @@ class InPlaceConnection(Connection):
 
     def end(self) -> None:
         """Give the copy back: it holds the version that `held` says of the whole model."""
-        with self._condition:
+        with self._turn:
             for answer in self._answers:  # came after the last look
                 self._own.load(*answer[:2])
             self._own.version = self._state.version
@@ -57,21 +57,21 @@ class InPlaceConnection(Connection):
 
     def next_chunk(self) -> int:
         """Wait until a step may start that goes on with the model at hand; return its clock."""
-        with self._condition:
+        with self._turn:
             self._wait_to_start()
             return self._state.start()[0]
 
     def ask(self, part: int, rows: dict[str, Any] | None = None) -> None:
         """Ask for the newest values of a part (0: all); its rows count the first time."""
-        with self._condition:
+        with self._turn:
             self._raise_if_over()
             if part and part not in self._parts:
                 self._parts[part] = encode_tree(rows)
-            self._post(self._state.ask(part, time.monotonic()))
+            self._perform(self._state.ask(part, time.monotonic()))
 
     def wait_for_answer(self, part: int) -> None:
         """Wait until no answer about this part is under way."""
-        with self._condition:
+        with self._turn:
             self._wait_for(lambda: not self._state.parts.pending(part))
 
     def answers(self) -> list[Answer]:
@@ -79,7 +79,7 @@ class InPlaceConnection(Connection):
 
         The master answers in order: what it acknowledged before is in, the rest is not.
         """
-        with self._condition:
+        with self._turn:
             self._raise_if_over()
             answers, self._answers = self._answers, []
             return answers

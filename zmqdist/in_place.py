@@ -109,7 +109,8 @@ class InPlace(Task):
             examples=examples if said.examples is None else said.examples,
             metrics=said.metrics,
         )
-        self._sent = {s: sent for s, sent in self._sent.items() if s in self.link.in_flight()}
+        alive = self.link.in_flight()
+        self._sent = {s: sent for s, sent in self._sent.items() if s in alive}
         self._sent[step] = update, clock
         self.push(step, self.link.held(_part(tier)), clock, update, 0)
         return changes

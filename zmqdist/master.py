@@ -48,6 +48,7 @@ from zmqdist.record import begin_record
 from zmqdist.weighing import Weighing
 from zmqdist.wire.frames import MAX_HEADER_BYTES, Received, pack, unpack
 from zmqdist.wire.leaves import tree_bytes
+from zmqdist.wire.plan import Look
 
 log = logging.getLogger(__name__)
 
@@ -252,7 +253,7 @@ class Master:
                 return
 
     def _take(self, envelope: Envelope) -> None:
-        size_bytes = sum(len(frame) for frame in envelope.frames)
+        size_bytes = sum(map(len, envelope.frames))
         self.state.totals.bytes_received += size_bytes
         self._record.arrived(size_bytes)
         try:
@@ -272,7 +273,7 @@ class Master:
         self._record.answered(message, actions, self.state.sessions)
         for action in actions:
             if isinstance(action, Apply):
-                self._apply(action, lambda: received.decode(self._max_update_bytes))
+                self._apply(action, received)
             elif isinstance(action, SendSnapshot):
                 self._answer(action, received)
             else:
@@ -313,7 +314,7 @@ class Master:
 
     # ---- an update ----------------------------------------------------------------------
 
-    def _apply(self, action: Apply, decode: Callable[[], Any]) -> None:
+    def _apply(self, action: Apply, received: Received) -> None:
         policy = self.state.policy
         base = self._publisher.moved_since(action.push.base) if policy.needs.base else None
         if base is None and policy.needs.base:
@@ -321,8 +322,9 @@ class Master:
             self._record.answered(action.push, answers, self.state.sessions)
             self._perform(answers)
             return
+        look = Look()
         try:
-            update = decode()
+            update = received.decode(self._max_update_bytes, look)
         except RemoteProtocolError as error:
             self._warn_of(str(action.key), error)
             self._perform(self.state.garbled(action, str(error)))
@@ -332,7 +334,7 @@ class Master:
             return
         self.state.totals.bytes_received_decoded += tree_bytes(update)
         try:
-            update = self._weighing.checked(update)
+            update = self._weighing.checked(update, finite=look.finite)
             weighed = self._weighing.weighed(update, action, base, self.state.version)
             if not policy.buffers:
                 self._descend(weighed)

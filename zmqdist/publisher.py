@@ -19,6 +19,7 @@ from zmqdist.models.norms import NormWatch
 from zmqdist.models.snapshot import Snapshot
 from zmqdist.models.versions import Moved, Versions
 from zmqdist.net.transport import MasterSockets
+from zmqdist.wire.codec import Memory
 from zmqdist.wire.frames import Received, pack
 from zmqdist.wire.tree import encode_tree
 
@@ -55,6 +56,7 @@ class Publisher:
         self._state = state
         self._sockets = sockets
         self._codec = codec
+        self._memory = Memory()
         self._max_pull_bytes = max_pull_bytes
 
     def touched(self, update: Any, *, only: bool) -> None:
@@ -104,7 +106,7 @@ class Publisher:
 
     def _frames(self, base: int, tree: dict[str, Any], part: int = 0) -> list[Any]:
         state = self._state
-        encoded = encode_tree(tree, self._codec)
+        encoded = encode_tree(tree, self._codec, self._memory)
         state.totals.bytes_published += encoded.encoded_bytes
         state.totals.bytes_published_decoded += encoded.decoded_bytes
         version = Version(

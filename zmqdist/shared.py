@@ -38,7 +38,7 @@ class SharedConnection(Connection):
 
     def start(self, parameters: Parameters) -> tuple[Point, int]:
         """Wait until a step may start, refresh the model, return (base, clock)."""
-        with self._condition:
+        with self._turn:
             self._look_s = FIRST_LOOK_S
             while True:
                 self._wait_to_start()
@@ -49,7 +49,7 @@ class SharedConnection(Connection):
 
     def restore(self, parameters: Parameters) -> None:
         """Put the replica's values into the model: undo what the user's code did to it."""
-        with self._condition:
+        with self._turn:
             while True:
                 self._wait_for(lambda: self._state.readable)
                 with contextlib.ExitStack() as stack:
@@ -59,8 +59,8 @@ class SharedConnection(Connection):
 
     def too_stale(self) -> bool:
         """Whether the master would turn down what is computed on the model at hand."""
-        with self._condition:
-            self._post(self._look())  # others may have received what says so
+        with self._turn:
+            self._perform(self._look())  # others may have received what says so
         return super().too_stale()
 
     def _keep_writers_out(self, stack: contextlib.ExitStack) -> None:
@@ -68,17 +68,16 @@ class SharedConnection(Connection):
             try:
                 stack.enter_context(self._replica.reading())
             except Unshareable as error:
-                self._post(self._go_alone(error))
+                self._perform(self._go_alone(error))
             else:
-                self._post(self._look())
+                self._perform(self._look())
 
-    def _wait(self, timeout_s: float | None, what: Wait = Wait.ACK) -> None:
+    def _wait(self, timeout_s: float, what: Wait = Wait.ACK) -> None:
         """Look at the replica now and then: who writes it cannot wake this process."""
         if isinstance(self._replica, SharedReplica):
-            timeout_s = self._look_s if timeout_s is None else min(timeout_s, self._look_s)
+            timeout_s = min(timeout_s, self._look_s)
             self._look_s = min(1.25 * self._look_s, LAST_LOOK_S)
         super()._wait(timeout_s, what)
-        self._post(self._look())
 
     def _look(self) -> list[Action]:
         if not isinstance(self._replica, SharedReplica):
@@ -96,7 +95,7 @@ class SharedConnection(Connection):
             self._replica.close()
             self._replica = self._new_replica(action.incarnation)
             if not isinstance(self._replica, SharedReplica):
-                self._perform(self._state.alone(time.monotonic()), None)
+                self._perform(self._state.alone(time.monotonic()))
         elif not (isinstance(action, Load) and isinstance(self._replica, SharedReplica)):
             super()._act(action, received)
         elif received is not None and isinstance(received.message, Version):
@@ -104,9 +103,9 @@ class SharedConnection(Connection):
             try:
                 self._replica.load(action.version, tree, received.message.clock)
             except Unshareable as error:
-                self._perform(self._go_alone(error), None)
+                self._perform(self._go_alone(error))
             else:
-                self._perform(self._look(), None)
+                self._perform(self._look())
 
     def _new_replica(self, incarnation: int = 0) -> Replica | SharedReplica:
         try:

@@ -40,15 +40,22 @@ class Weighing:
         self._damping = damping
         self._totals = totals
 
-    def checked(self, update: Any) -> Any:
+    def checked(self, update: Any, *, finite: bool) -> Any:
         """Return an update that is finite and no longer than allowed.
+
+        Parameters
+        ----------
+        update : tree of arrays
+        finite : bool
+            Whether somebody has seen already that all values are finite.
 
         Raises
         ------
         UpdateError
             It has NaN or infinite values.
         """
-        check_finite(update)
+        if not finite:
+            check_finite(update)
         if self._max_norm is None or (norm := tree_norm(update)) <= self._max_norm:
             return update
         self._totals.clipped += 1

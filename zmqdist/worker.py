@@ -199,7 +199,8 @@ class _Updates(Task):
             self.summary.replayed += 1
             return
         base, clock = begun
-        self._kept = {s: kept for s, kept in self._kept.items() if s in self.link.in_flight()}
+        alive = self.link.in_flight()
+        self._kept = {s: kept for s, kept in self._kept.items() if s in alive}
         if items is not None:
             self._kept[step] = items
         result = as_update(update)

@@ -100,7 +100,7 @@ def test_a_field_of_another_type_is_refused(message: Message, entry: Any) -> Non
 @BY_FIELD
 def test_a_missing_field_is_refused_or_has_its_default(message: Message, entry: Any) -> None:
     lacking = header(message)
-    del lacking[entry.name]
+    lacking.pop(entry.name, None)  # left out already if it is as declared
     if entry.default is MISSING and entry.default_factory is MISSING:
         with pytest.raises(RemoteProtocolError, match=f"{message.kind} lacks {entry.name}"):
             from_header(lacking)

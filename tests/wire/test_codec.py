@@ -14,19 +14,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from zmqdist.errors import ConfigError, RemoteProtocolError, UpdateError
-from zmqdist.wire.codec import CODECS, FRAME_BYTES, check_entry, decode_array, encode_array
+from zmqdist.wire.codec import CODECS, encode_array
+from zmqdist.wire.plan import FRAME_BYTES, check_entry, decode_array
 
 DTYPES = ("?", *"bhiqBHIQ", "f2", "f4", "f8", "c8", "c16")
 quick = settings(deadline=None, max_examples=60)
 
 
-def through(array, codec="auto", copy=False):
+def through(array, codec="auto", writable=False):
     entry, frames = encode_array(array, codec)
     entry = json.loads(json.dumps(entry, allow_nan=False))
     frames = [bytes(frame) for frame in frames]
     assert check_entry(entry) == (len(frames), array.nbytes)
     assert max(map(len, frames), default=0) <= FRAME_BYTES
-    return decode_array(entry, frames, copy=copy)
+    return decode_array(entry, frames, writable=writable)
 
 
 def same_bits(result, array):
@@ -55,7 +56,7 @@ def few_rows(n=400, width=20, held=40):
 def test_round_trip(codec, dtype, shape):
     array = smooth(shape, dtype)
     same_bits(through(array, codec), array)
-    same_bits(through(array, codec, copy=True), array)
+    same_bits(through(array, codec, writable=True), array)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -146,17 +147,19 @@ def test_frames_do_not_alias_the_array(codec, make, shape):
     np.testing.assert_array_equal(decode_array(entry, frames), before)
 
 
-def test_zero_copy_only_when_asked():
+def test_a_single_raw_frame_becomes_the_array():
     entry, (frame,) = encode_array(noise(10, 3), "raw")
     frame = bytes(frame)
     view = decode_array(entry, [frame])
     assert not view.flags.writeable
     assert np.shares_memory(view, np.frombuffer(frame, "u1"))
-    fresh = decode_array(entry, [frame], copy=True)
+    fresh = decode_array(entry, [frame], writable=True)
     assert fresh.flags.writeable
     assert not np.shares_memory(fresh, np.frombuffer(frame, "u1"))
-    writable = decode_array(entry, [memoryview(bytearray(frame))])
-    assert not writable.flags.writeable
+    received = bytearray(frame)
+    view = decode_array(entry, [memoryview(received)], writable=True)
+    assert view.flags.writeable
+    assert np.shares_memory(view, np.frombuffer(received, "u1"))
     shifted = memoryview(b"x" + frame)[1:]
     moved = decode_array(entry, [shifted])
     assert moved.flags.aligned
@@ -375,9 +378,9 @@ def test_mutated_frames_never_crash(codec, dtype):
 def test_bool_bytes_are_checked():
     entry = {"dtype": "|b1", "shape": [3]}
     assert list(decode_array(entry, [b"\0\1\0"])) == [False, True, False]
-    for copy in (False, True):
+    for writable in (False, True):
         with pytest.raises(RemoteProtocolError, match="bool"):
-            decode_array(entry, [b"\0\2\0"], copy=copy)
+            decode_array(entry, [b"\0\2\0"], writable=writable)
 
 
 json_values = st.recursive(

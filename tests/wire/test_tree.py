@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from zmqdist.errors import RemoteProtocolError, UpdateError
 from zmqdist.wire.leaves import first_nonfinite, map_leaves, scale_tree, walk
+from zmqdist.wire.plan import Look
 from zmqdist.wire.rows import RowSparse
-from zmqdist.wire.tree import MAX_LEAVES, decode_tree, encode_tree
+from zmqdist.wire.tree import MAX_LEAVES, decode_tree, encode_tree, plan_tree
 
 LIMIT = 10_000_000
 FORMATS = ("csr", "csc", "coo", "bsr", "lil", "dok", "dia")
@@ -119,16 +120,50 @@ def test_what_arrives_plain():
     equal(through({np.str_("a"): np.str_("b")}), {"a": "b"})
 
 
-def test_arrays_are_fresh_and_writable():
+@pytest.mark.parametrize("received", [bytes, lambda frame: memoryview(bytearray(frame))])
+def test_arrays_are_writable_and_share_nothing(received):
     array = np.ones((3, 2))
     encoded = encode_tree({"a": array, "u": RowSparse([0], array[:1], (3, 2))}, "raw")
+    frames = [received(frame) for frame in encoded.frames]
     array[:] = 5
-    result = decode_tree(encoded.spec, encoded.frames, max_bytes=LIMIT)
+    result = decode_tree(encoded.spec, frames, max_bytes=LIMIT)
     result["a"] += 1
     np.testing.assert_array_equal(result["a"], np.full((3, 2), 2.0))
-    np.testing.assert_array_equal(result["u"].values, [[1, 1]])
+    result["u"].values[:] += 1
+    np.testing.assert_array_equal(result["u"].values, [[2, 2]])
     again = decode_tree(encoded.spec, encoded.frames, max_bytes=LIMIT)
     np.testing.assert_array_equal(again["a"], np.ones((3, 2)))
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"a": np.array([1.0, np.nan])},
+        {"a": RowSparse([1], np.full((1, 300), np.inf, "f4"), (9, 300))},
+        [1.0, float("nan")],
+        [np.float32("inf")],
+        [complex(1, float("inf"))],
+        np.array([1, np.nan], "c8"),
+        np.array([np.inf], "f2"),
+        np.full(1 << 19, -np.inf, "f4"),
+        sp.csr_array(np.array([[0, np.nan]])),
+    ],
+    ids=lambda tree: type(tree).__name__,
+)
+@pytest.mark.parametrize("codec", ["raw", "lz4"])
+def test_a_look_sees_what_is_not_finite(tree, codec):
+    encoded = encode_tree(tree, codec)
+    look = Look()
+    plan_tree(encoded.spec).decode(encoded.frames, max_bytes=1 << 30, look=look)
+    assert not look.finite
+
+
+def test_a_look_sees_that_all_is_finite():
+    tree = [np.arange(1 << 19, dtype="f4"), np.ones(3, "c16"), np.ones(3, "f2"), 2.0, 3j, [1], "x"]
+    encoded = encode_tree(tree)
+    look = Look()
+    plan_tree(encoded.spec).decode(encoded.frames, max_bytes=1 << 30, look=look)
+    assert look.finite
 
 
 def test_sizes():
@@ -272,7 +307,7 @@ def test_mutated_scipy(form):
 
 
 def test_limit_holds_before_anything_is_decoded(monkeypatch):
-    monkeypatch.setattr("zmqdist.wire.tree.decode_array", None)
+    monkeypatch.setattr("zmqdist.wire.plan._fill", None)
     huge = {"dtype": "<f4", "shape": [25_000_000_000]}
     sparse = {
         "shape": [25_000_000_000, 1],

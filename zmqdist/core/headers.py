@@ -1,29 +1,29 @@
 """Messages as headers: the JSON objects that travel.
 
 `to_header` and `from_header` are the only way in and out, and `from_header` lets
-nothing through that is not exactly of the declared type.
+nothing through that is not exactly of the declared type. What the declarations ask for
+is worked out once, when the module is imported: each update and each answer passes here.
 """
 
 from __future__ import annotations
 
 import reprlib
 import types
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from zmqdist.core.messages import PROTOCOL, Message
 from zmqdist.errors import RemoteProtocolError
 
-_KINDS: dict[str, type[Message]] = {cls.kind: cls for cls in Message.__subclasses__()}
-_HINTS = {cls: get_type_hints(cls) for cls in _KINDS.values()}
-
 
 def to_header(message: Message) -> dict[str, Any]:
-    """Return the JSON object of a message."""
-    header = {entry.name: getattr(message, entry.name) for entry in fields(message)}
-    header["zmqdist"] = PROTOCOL
-    header["kind"] = message.kind
+    """Return the JSON object of a message; fields that are as declared are left out."""
+    header: dict[str, Any] = {"zmqdist": PROTOCOL, "kind": message.kind}
+    for entry in _ENTRIES[type(message)]:
+        value = getattr(message, entry.name)
+        if entry.required or value != entry.default:
+            header[entry.name] = value
     return header
 
 
@@ -47,44 +47,70 @@ def from_header(header: object) -> Message:
     cls = _KINDS.get(kind) if isinstance(kind, str) else None
     if cls is None:
         raise RemoteProtocolError(f"unknown message kind {_short(kind)}")
-    return cls(**_checked(cls, header))
-
-
-def _checked(cls: type[Message], header: Mapping[str, Any]) -> dict[str, Any]:
     values = {}
-    for entry in fields(cls):
-        if entry.name not in header:
-            continue
-        value = header[entry.name]
-        if not _fits(value, _HINTS[cls][entry.name]):
-            raise RemoteProtocolError(
-                f"{cls.kind}.{entry.name} is {_short(value)}; expected {entry.type}"
-            )
-        values[entry.name] = value
-    required = {f.name for f in fields(cls) if f.default is f.default_factory}
-    if missing := sorted(required - values.keys()):
-        raise RemoteProtocolError(f"{cls.kind} lacks {', '.join(missing)}")
-    return values
+    for name, allowed, fits, required, _, declared in _ENTRIES[cls]:
+        if name in header:
+            value = values[name] = header[name]
+            if type(value) not in allowed or (fits is not None and not fits(value)):
+                raise RemoteProtocolError(f"{kind}.{name} is {_short(value)}; expected {declared}")
+        elif required:
+            missing = sorted(e.name for e in _ENTRIES[cls] if e.required and e.name not in header)
+            raise RemoteProtocolError(f"{kind} lacks {', '.join(missing)}")
+    return cls(**values)
 
 
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a JSON value is of a declared type; bool is no int, int is a float."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in get_args(hint))
-    if origin is list:
-        (item,) = get_args(hint)
-        return isinstance(value, list) and all(_fits(entry, item) for entry in value)
-    if origin is dict:
-        _, item = get_args(hint)
-        return isinstance(value, dict) and all(_fits(entry, item) for entry in value.values())
+Check = Callable[[Any], bool]
+
+
+class _Entry(NamedTuple):
+    """One field of a message: the types that it may have, and what else of a value holds."""
+
+    name: str
+    allowed: frozenset[Any]
+    fits: Check | None
+    required: bool
+    default: Any
+    declared: str
+
+
+_JSON = frozenset({bool, int, float, str, list, dict, type(None)})
+
+
+def _declared(hint: Any) -> tuple[frozenset[Any], Check | None]:
+    """Return the types of JSON that fit a hint, and a further check; an int is a float."""
+    origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
-        return True
-    if hint is float and isinstance(value, float):
-        return True
+        return _JSON, None
     if hint is int or hint is float:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    return isinstance(value, hint)
+        return frozenset({int, hint}), _within_64_bits
+    if origin in (Union, types.UnionType):
+        (other,) = (option for option in arguments if option is not type(None))
+        allowed, inner = _declared(other)
+        return allowed | {type(None)}, inner and (lambda value: value is None or inner(value))
+    if origin in (list, dict):
+        allowed, check = _declared(arguments[-1])
+
+        def fits(value: Any) -> bool:
+            parts = value.values() if isinstance(value, dict) else value
+            return all(type(part) in allowed and (not check or check(part)) for part in parts)
+
+        return frozenset({origin}), None if arguments[-1] is Any else fits
+    return frozenset({hint}), None
+
+
+def _within_64_bits(number: float) -> bool:
+    return type(number) is float or -(2**63) < number < 2**63
+
+
+def _entry(cls: type[Message], entry: Field[Any]) -> _Entry:
+    allowed, fits = _declared(get_type_hints(cls)[entry.name])
+    factory = entry.default_factory
+    default = entry.default if factory is MISSING else factory()
+    return _Entry(entry.name, allowed, fits, default is MISSING, default, str(entry.type))
+
+
+_KINDS: dict[str, type[Message]] = {cls.kind: cls for cls in Message.__subclasses__()}
+_ENTRIES = {cls: [_entry(cls, field) for field in fields(cls)] for cls in _KINDS.values()}
 
 
 def _short(value: object) -> str:

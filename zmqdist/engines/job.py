@@ -80,15 +80,21 @@ def run_task(job: Job, partition: int, attempt: int, data: Iterable[Any]) -> Sum
     )
 
 
-_loaded: tuple[bytes, tuple[Any, ...]] = (b"", ())
+class _Loaded(threading.local):
+    """Of each thread its own: two tasks never train one model."""
+
+    payload = b""
+    parts: tuple[Any, ...] = ()
+
+
+_loaded = _Loaded()
 
 
 def _structure(payload: bytes) -> tuple[Any, ...]:
-    """Load model and gradient, once for all partitions that this process runs in a row.
+    """Load model and gradient, once for all partitions that this thread runs in a row.
 
     A vocabulary takes longer to unpickle than a small partition to train.
     """
-    global _loaded
-    if _loaded[0] != payload:
-        _loaded = (payload, load_structure(payload))
-    return _loaded[1]
+    if _loaded.payload != payload:
+        _loaded.payload, _loaded.parts = payload, load_structure(payload)
+    return _loaded.parts

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zmqdist.errors import ModelError, ModelMismatch
+from zmqdist.wire.rows import RowSparse
 
 Scalar = bool | int | float
 Schema = dict[str, tuple[str, tuple[int, ...]]]
@@ -105,10 +106,13 @@ class Parameters(ABC):
             f"{name!r} of a {type(self.model).__name__} cannot be set; make it a writable array"
         )
 
-    def load(self, arrays: Mapping[str, NDArray[Any]], scalars: Mapping[str, Scalar]) -> None:
+    def load(
+        self, arrays: Mapping[str, NDArray[Any] | RowSparse], scalars: Mapping[str, Scalar]
+    ) -> None:
         """Copy values into the model in place; names that are not given stay as they are.
 
-        Everything is checked first: on an error the model is untouched.
+        Of a `RowSparse` only its rows are copied. Everything is checked first: on an error
+        the model is untouched.
 
         Raises
         ------
@@ -133,7 +137,11 @@ class Parameters(ABC):
                     f"scalar {name!r}: got a {type(scalar).__name__}, expected a number"
                 )
         for name, array in arrays.items():
-            np.copyto(self.writable(name, live[name]), array)
+            target = self.writable(name, live[name])
+            if isinstance(array, RowSparse):
+                target[array.rows] = array.values
+            else:
+                np.copyto(target, array)
         self.set(scalars)
         self.loaded()
 
@@ -215,7 +223,7 @@ def as_scalar(value: Any) -> Scalar | None:
     return value if isinstance(value, bool | int | float) else None
 
 
-def _form(array: NDArray[Any]) -> tuple[str, tuple[int, ...]]:
+def _form(array: NDArray[Any] | RowSparse) -> tuple[str, tuple[int, ...]]:
     return array.dtype.str, array.shape
 
 

@@ -71,7 +71,7 @@ class Snapshot:
             No other rows can have changed; else `take` compares all.
         """
         self._compare_all |= not only
-        for name, change in update.items() if isinstance(update, Mapping) else ():
+        for name, change in update.items() if isinstance(update, dict) else ():
             kept = self._arrays.get(name)
             if kept is None:
                 continue
@@ -81,7 +81,7 @@ class Snapshot:
                 self._compare.add(name)
             else:
                 self._touched[name] = [np.zeros(1, np.intp)]
-        self._compare_all |= not isinstance(update, Mapping)
+        self._compare_all |= not isinstance(update, dict)
 
     def take(self, version: int, workers: int = 0) -> dict[str, Any]:
         """Copy what changed since the last call; return it as the tree to broadcast.
@@ -217,6 +217,7 @@ class Replica:
         self.incarnation = 0
         self.scalars: dict[str, Scalar] = {}
         self.version = -1
+        self._news: dict[str, list[NDArray[np.integer]] | None] = {}
         nbytes = sum(array.nbytes for array in arrays.values())
         self.max_bytes = 2 * nbytes + (1 << 20)  # rows and their numbers, at the most
 
@@ -232,8 +233,10 @@ class Replica:
         for name, part in tree["arrays"].items():
             if isinstance(part, RowSparse):
                 self.arrays[name][part.rows] = part.values
+                self._note(name, part.rows)
             else:
                 np.copyto(self.arrays[name], part)
+                self._news[name] = None
         self.scalars.update(tree["scalars"])
         self.version = version
 
@@ -252,6 +255,21 @@ class Replica:
                     f"version {version}: {name} is {part.dtype} {part.shape}; "
                     f"expected {target.dtype} {target.shape}"
                 )
+
+    def news(self) -> dict[str, NDArray[np.integer] | None]:
+        """Return the rows of each array that came since the last call; None for all of them."""
+        news, self._news = self._news, {}
+        return {
+            name: parts if parts is None else np.unique(np.concatenate(parts))
+            for name, parts in news.items()
+        }
+
+    def _note(self, name: str, rows: NDArray[np.integer]) -> None:
+        noted = self._news.setdefault(name, [])
+        if noted is not None:
+            noted.append(rows)
+            if sum(map(len, noted)) > MOSTLY * len(self.arrays[name]):
+                self._news[name] = None
 
     def close(self) -> None:
         """Let go of what is not this worker's alone: nothing."""

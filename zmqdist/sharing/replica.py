@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from zmqdist.core.sharing import Seen
 from zmqdist.models.base import Scalar, Schema
-from zmqdist.models.snapshot import Replica
+from zmqdist.models.snapshot import MOSTLY, Replica
 from zmqdist.sharing.segment import Segment, Unshareable
 
 SILENT_S = 5.0
@@ -35,6 +35,7 @@ _WORDS_BYTES = 64
 _ALIGN_BYTES = 64
 _VERSION, _WRITING, _CLOCK, _BEAT_NS, _ASKING, _SCALARS = range(6)  # words
 _RECEIVER, _TURN, _ROWS = range(3)  # bytes that are locked
+_STAMPS = "\0stamps"
 
 
 class SharedReplica:
@@ -74,6 +75,11 @@ class SharedReplica:
                 for name, (dtype, shape) in schema.items()
             },
         )
+        self._stamps: dict[str, NDArray[np.int64]] = {
+            name: np.frombuffer(memory, np.int64, _stamps(shape), offsets[name + _STAMPS])
+            for name, (_, shape) in schema.items()
+        }
+        self._read_at = 0
         self._inside = False
         self.schema, self.arrays = schema, self._replica.arrays
         self.max_bytes = self._replica.max_bytes
@@ -134,6 +140,21 @@ class SharedReplica:
         with self._locked(exclusive=False):
             yield
 
+    def news(self) -> dict[str, NDArray[np.integer] | None]:
+        """Return the rows that this process has not been told of, as `Replica.news` does.
+
+        Inside `reading` only.
+        """
+        news: dict[str, NDArray[np.integer] | None] = {}
+        if self._words[_VERSION] != self._read_at:
+            for name, stamps in self._stamps.items():
+                rows = np.flatnonzero(stamps > self._read_at)
+                if len(rows):
+                    few = len(rows) <= MOSTLY * len(stamps)
+                    news[name] = rows if few else None  # arrays that are stamped whole: always
+        self._read_at = int(self._words[_VERSION])
+        return news
+
     def load(self, version: int, tree: dict[str, Any], clock: int = 0) -> None:
         """Take in what `Snapshot.take` or `Snapshot.since` returned.
 
@@ -157,6 +178,8 @@ class SharedReplica:
                 raise Unshareable(f"scalars of {len(scalars):,} bytes, over {SCALARS_BYTES:,}")
             self._words[_WRITING] = version + 1
             self._replica.load(version, tree)
+            for name, rows in self._replica.news().items():
+                self._stamps[name][slice(None) if rows is None else rows] = version + 1
             start = _MARK_BYTES + _WORDS_BYTES
             self._segment.memory[start : start + len(scalars)] = scalars
             self._words[_SCALARS] = len(scalars)
@@ -197,10 +220,19 @@ class SharedReplica:
 
 
 def _layout(schema: Schema) -> tuple[dict[str, int], int]:
-    """Return where each array begins, and the size of the whole, in bytes."""
+    """Return where each array and its stamps begin, and the size of the whole, in bytes."""
     offsets: dict[str, int] = {}
     size = _MARK_BYTES + _WORDS_BYTES + SCALARS_BYTES
-    for name, (dtype, shape) in schema.items():
+    sizes = {
+        name: np.dtype(dtype).itemsize * prod(shape) for name, (dtype, shape) in schema.items()
+    }
+    sizes |= {name + _STAMPS: 8 * _stamps(shape) for name, (_, shape) in schema.items()}
+    for name, nbytes in sizes.items():
         offsets[name] = size = -(-size // _ALIGN_BYTES) * _ALIGN_BYTES
-        size += np.dtype(dtype).itemsize * prod(shape)
+        size += nbytes
     return offsets, size
+
+
+def _stamps(shape: Sequence[int]) -> int:
+    """How many rows are stamped apart; arrays of fewer than two dimensions are one."""
+    return shape[0] if len(shape) >= 2 else 1

@@ -19,11 +19,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zmqdist.errors import RemoteProtocolError, UpdateError
-from zmqdist.wire.codec import Buffer, check_entry, decode_array, encode_array
+from zmqdist.wire.codec import Memory, encode_array
 from zmqdist.wire.leaves import is_dict, is_scipy
 from zmqdist.wire.lossy import Half
+from zmqdist.wire.plan import Buffer, Look, check_entry, decode_array, plan_array
 from zmqdist.wire.rows import RowSparse, canonical_rows
 
 MAX_DEPTH = 64
@@ -43,7 +45,7 @@ class Encoded(NamedTuple):
     encoded_bytes: int
 
 
-def encode_tree(tree: Any, codec: str = "auto") -> Encoded:
+def encode_tree(tree: Any, codec: str = "auto", memory: Memory | None = None) -> Encoded:
     """Encode a tree; the frames share no memory with it.
 
     Parameters
@@ -53,50 +55,93 @@ def encode_tree(tree: Any, codec: str = "auto") -> Encoded:
         tuples and dicts, numpy subclasses as ndarrays.
     codec : {"auto", "raw", "lz4", "zstd"}
         As in ``encode_array``.
+    memory : Memory, optional
+        What is known of earlier trees of this kind; spares looking at each array.
 
     Raises
     ------
     UpdateError
         If something in the tree cannot travel; the message names its path.
     """
-    writer = _Writer(codec)
+    writer = _Writer(codec, Memory() if memory is None else memory)
     spec = writer.write(tree, "update", 0)
     encoded_bytes = sum(memoryview(frame).nbytes for frame in writer.frames)
     return Encoded(spec, writer.frames, writer.decoded_bytes, encoded_bytes)
 
 
 def decode_tree(spec: Any, frames: Sequence[Buffer], *, max_bytes: int) -> Any:
-    """Decode what ``encode_tree`` made; its arrays are fresh and writable.
+    """Decode what ``encode_tree`` made: `plan_tree` and `Plan.decode` in one."""
+    return plan_tree(spec).decode(frames, max_bytes=max_bytes)
+
+
+class Frames(NamedTuple):
+    """What a tree is built from, and the look that is taken at its arrays."""
+
+    all: Sequence[Buffer]
+    look: Look
+
+
+Build = Callable[[Frames], Any]
+"""Makes a part of a tree from the frames of the whole."""
+
+
+class Plan(NamedTuple):
+    """A checked spec: how many frames and bytes it takes, and what builds the tree."""
+
+    frames: int
+    decoded_bytes: int
+    build: Build
+
+    def decode(self, frames: Sequence[Buffer], *, max_bytes: int, look: Look | None = None) -> Any:
+        """Build the tree; its arrays are writable and nobody else's.
+
+        Parameters
+        ----------
+        frames : sequence of bytes or memoryview
+            All frames of the tree and no others. They belong to the tree from here on.
+        max_bytes : int
+            Limit for the arrays of the result together, checked before any is made.
+        look : Look, optional
+            Told of each float in the tree.
+
+        Raises
+        ------
+        RemoteProtocolError
+            If the tree is too large, does not fit the frames, or a frame is corrupt.
+        UpdateError
+            If the tree holds a scipy matrix and scipy is not installed here.
+        """
+        if self.decoded_bytes > max_bytes:
+            size = self.decoded_bytes
+            raise RemoteProtocolError(f"tree decodes to {size} bytes; expected at most {max_bytes}")
+        if self.frames != len(frames):
+            raise RemoteProtocolError(f"tree of {self.frames} frames came with {len(frames)}")
+        with np.errstate(all="ignore"):  # of the look
+            return self.build(Frames(frames, Look() if look is None else look))
+
+
+def plan_tree(spec: Any) -> Plan:
+    """Check a spec before a byte is decoded.
 
     Parameters
     ----------
     spec : object
         The spec as it came out of the JSON header.
-    frames : sequence of bytes or memoryview
-        All frames of the tree and no others.
-    max_bytes : int
-        Limit for the arrays of the result together, checked before any is made.
 
     Raises
     ------
     RemoteProtocolError
-        If the spec is malformed, too large, or does not fit the frames.
-    UpdateError
-        If the tree holds a scipy matrix and scipy is not installed here.
+        If the spec is malformed.
     """
-    reader = _Reader(frames)
+    reader = _Reader()
     build = reader.plan(spec, 0)
-    if reader.decoded_bytes > max_bytes:
-        size = reader.decoded_bytes
-        raise RemoteProtocolError(f"tree decodes to {size} bytes; expected at most {max_bytes}")
-    if reader.used != len(frames):
-        raise RemoteProtocolError(f"tree of {reader.used} frames came with {len(frames)}")
-    return build()
+    return Plan(reader.used, reader.decoded_bytes, build)
 
 
 class _Writer:
-    def __init__(self, codec: str) -> None:
+    def __init__(self, codec: str, memory: Memory) -> None:
         self.codec = codec
+        self.memory = memory
         self.frames: list[Buffer] = []
         self.decoded_bytes = 0
         self.leaves = 0
@@ -112,7 +157,7 @@ class _Writer:
             parts = [self.write(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(tree)]
             return parts if isinstance(tree, list) else {"tuple": parts}
         if isinstance(tree, RowSparse):
-            parts = [self._array(part, path) for part in (tree.rows, tree.values)]
+            parts = [self._array(tree.rows, f"{path}: rows"), self._array(tree.values, path)]
             return {"rows": [list(tree.shape), *parts]}
         if isinstance(tree, np.ndarray) and not isinstance(tree, np.ma.MaskedArray):
             return {"array": self._array(tree, path)}
@@ -134,7 +179,7 @@ class _Writer:
 
     def _array(self, array: Any, path: str) -> dict[str, Any]:
         try:
-            entry, frames = encode_array(array, self.codec)
+            entry, frames = encode_array(array, self.codec, memory=self.memory, name=path)
         except UpdateError as err:
             raise UpdateError(f"{path}: {err}") from None
         self.frames += frames
@@ -180,12 +225,11 @@ def _write_scalar(leaf: Any, path: str) -> Any:
 class _Reader:
     """Checks a whole spec before a byte is decoded, and leaves a function that builds the tree."""
 
-    def __init__(self, frames: Sequence[Buffer]) -> None:
-        self.frames = frames
+    def __init__(self) -> None:
         self.used = 0
         self.decoded_bytes = 0
         self.leaves = 0
-        self.kinds: dict[str, Callable[[Any, int], Callable[[], Any]]] = {
+        self.kinds: dict[str, Callable[[Any, int], Build]] = {
             "array": lambda body, _: self._array(body),
             "rows": lambda body, _: self._rows(body),
             "half": lambda body, depth: self._half(body, depth),
@@ -197,7 +241,7 @@ class _Reader:
             "tuple": self._tuple,
         }
 
-    def plan(self, spec: Any, depth: int) -> Callable[[], Any]:
+    def plan(self, spec: Any, depth: int) -> Build:
         self.leaves += 1
         _require(depth <= MAX_DEPTH, f"tree has more than {MAX_DEPTH} levels")
         _require(self.leaves <= MAX_LEAVES, f"tree has more than {MAX_LEAVES} entries")
@@ -211,53 +255,53 @@ class _Reader:
         known = spec is None or type(spec) in (bool, int, str)
         known = known or (type(spec) is float and math.isfinite(spec))
         _require(known, f"tree holds a {type(spec).__name__} that JSON does not have")
-        return lambda: spec
+        return lambda frames: spec
 
-    def _list(self, body: Any, depth: int) -> Callable[[], list[Any]]:
+    def _list(self, body: Any, depth: int) -> Build:
         _require(isinstance(body, list), "tree has a sequence that is not a list")
         parts = [self.plan(part, depth + 1) for part in body]
-        return lambda: [build() for build in parts]
+        return lambda frames: [build(frames) for build in parts]
 
-    def _tuple(self, body: Any, depth: int) -> Callable[[], tuple[Any, ...]]:
+    def _tuple(self, body: Any, depth: int) -> Build:
         build = self._list(body, depth)
-        return lambda: tuple(build())
+        return lambda frames: tuple(build(frames))
 
-    def _dict(self, body: Any, depth: int) -> Callable[[], dict[Any, Any]]:
+    def _dict(self, body: Any, depth: int) -> Build:
         _require(isinstance(body, list), "tree has a dict that is not a list of items")
-        parts: dict[Any, Callable[[], Any]] = {}
+        parts: dict[Any, Build] = {}
         for item in body:
             _require(isinstance(item, list) and len(item) == 2, "tree has a dict item of no pair")
             key, value = item
             _require(type(key) in (str, int, bool), "tree has a dict key that is no str or int")
             _require(key not in parts, "tree has a dict key twice")
             parts[key] = self.plan(value, depth + 1)
-        return lambda: {key: build() for key, build in parts.items()}
+        return lambda frames: {key: build(frames) for key, build in parts.items()}
 
-    def _array(self, entry: Any, expansion: int = 1) -> Callable[[], Any]:
-        count, decoded_bytes = check_entry(entry)
-        self.decoded_bytes += decoded_bytes * expansion
-        start = self.used
-        self.used += count
-        return lambda: decode_array(entry, self.frames[start : start + count], copy=True)
+    def _array(self, entry: Any, expansion: int = 1) -> Build:
+        plan = plan_array(entry)
+        self.decoded_bytes += plan.nbytes * expansion
+        start, stop = self.used, self.used + plan.frames
+        self.used = stop
+        return lambda frames: plan.decode(frames.all[start:stop], frames.look, writable=True)
 
-    def _rows(self, body: Any) -> Callable[[], RowSparse]:
+    def _rows(self, body: Any) -> Build:
         _require(isinstance(body, list) and len(body) == 3, "tree has malformed rows")
         shape = _read_shape(body[0])
         rows, values = self._array(body[1]), self._array(body[2])
 
-        def build() -> RowSparse:
-            numbers = rows()
+        def build(frames: Frames) -> RowSparse:
+            numbers = rows(frames)
             sound = numbers.ndim == 1 and numbers.dtype.kind == "i"
             sound = sound and canonical_rows(numbers, shape[0])
             _require(sound, f"row numbers of RowSparse {shape} are out of order or out of bounds")
             try:
-                return RowSparse(numbers, values(), shape)
+                return RowSparse(numbers, values(frames), shape)
             except ValueError as err:
                 raise RemoteProtocolError(str(err)) from err
 
         return build
 
-    def _half(self, body: Any, depth: int) -> Callable[[], Any]:
+    def _half(self, body: Any, depth: int) -> Build:
         _require(isinstance(body, list) and len(body) == 2, "tree has a malformed half")
         dtype, inner = body
         _require(dtype in ("<f4", "<f8"), "half is of a dtype that we do not send")
@@ -267,8 +311,8 @@ class _Reader:
         build = self.plan(inner, depth + 1)
         self.decoded_bytes += (self.decoded_bytes - before) * np.dtype(dtype).itemsize // 2
 
-        def widen() -> Any:
-            part = build()
+        def widen(frames: Frames) -> Any:
+            part = build(frames)
             _require(part.dtype == np.float16, f"half of {part.dtype}")
             if isinstance(part, RowSparse):
                 return RowSparse(part.rows, part.values.astype(dtype), part.shape)
@@ -276,7 +320,7 @@ class _Reader:
 
         return widen
 
-    def _scipy(self, body: Any) -> Callable[[], Any]:
+    def _scipy(self, body: Any) -> Build:
         _require(isinstance(body, list) and len(body) == 4, "tree has a malformed scipy matrix")
         form, kind, size, entries = body
         _require(isinstance(form, str) and form in _FORMATS, "scipy format is not one we send")
@@ -286,7 +330,7 @@ class _Reader:
         count = 2 if form == "dia" else 1 + len(shape) if form == "coo" else 3
         _require(len(entries) == count, f"scipy {form} has {len(entries)} parts, not {count}")
         parts = [self._array(entry, _EXPANSION.get(form, 1)) for entry in entries]
-        return lambda: _build_scipy(form, kind, shape, [part() for part in parts])
+        return lambda frames: _build_scipy(form, kind, shape, [part(frames) for part in parts])
 
 
 def _build_scipy(form: str, kind: str, shape: tuple[int, ...], parts: list[Any]) -> Any:
@@ -318,16 +362,16 @@ def _read_shape(shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _read_number(kind: type[complex], body: Any) -> Callable[[], complex]:
+def _read_number(kind: type[complex], body: Any) -> Build:
     _require(isinstance(body, str), f"tree has a malformed {kind.__name__}")
     try:
         value = kind(body)
     except ValueError as err:
         raise RemoteProtocolError(f"tree has a malformed {kind.__name__}") from err
-    return lambda: value
+    return _looked_at(value, np.asarray(value))
 
 
-def _read_scalar(body: Any) -> Callable[[], Any]:
+def _read_scalar(body: Any) -> Build:
     sound = isinstance(body, list) and len(body) == 2 and isinstance(body[1], str)
     _require(sound, "tree has a malformed numpy scalar")
     name, digits = body
@@ -337,7 +381,15 @@ def _read_scalar(body: Any) -> Callable[[], Any]:
         value = decode_array(entry, [bytes.fromhex(digits)])
     except ValueError as err:
         raise RemoteProtocolError("tree has a malformed numpy scalar") from err
-    return lambda: value[()]
+    return _looked_at(value[()], value)
+
+
+def _looked_at(scalar: Any, array: NDArray[Any]) -> Build:
+    def build(frames: Frames) -> Any:
+        frames.look.at(array.reshape(1))
+        return scalar
+
+    return build
 
 
 def _require(condition: bool, message: str) -> None:
