@@ -121,8 +121,8 @@ def flood(options):
     zmq.Context.instance().destroy(linger=-1)
 
 
-def flooded(elements, messages, *, curve, publish_every=None):
-    """Return the seconds per update: received and added, in this process.
+def flooded(elements, messages, *, curve, publish_every=None, adds=True):
+    """Return the seconds per update: received and, unless told, added, in this process.
 
     With `publish_every`, the model is copied and sent back each so many updates.
     """
@@ -134,7 +134,9 @@ def flooded(elements, messages, *, curve, publish_every=None):
         if publish_every:
             receiver.subscribers(1)
         for number in range(1, messages + 1):
-            add(model, receiver.router.recv_multipart(copy=False)[1:])
+            parts = receiver.router.recv_multipart(copy=False)[1:]
+            if adds:
+                add(model, parts)
             times.append(time.perf_counter())
             if publish_every and number % publish_every == 0:
                 np.copyto(snapshot, model)
