@@ -212,14 +212,10 @@ class Connection:
             if encoded is not None:
                 self._outgoing.keep(push.step, encoded)
             waited_s, self._waited_s = self._waited_s, dict.fromkeys(Wait, 0.0)
-            push = replace(
-                push,
-                session=self._state.session,
-                wait_ack_s=round(waited_s[Wait.ACK], 6),
-                wait_gate_s=round(waited_s[Wait.GATE], 6),
-                wait_model_s=round(waited_s[Wait.MODEL], 6),
-                encode_s=round(encode_s, 6),
-            )
+            times: dict[str, Any] = {
+                f"wait_{what.value}_s": round(s, 6) for what, s in waited_s.items()
+            }
+            push = replace(push, encode_s=round(encode_s, 6), **times)
             self._perform(self._state.push(push, time.monotonic()))
 
     def take_requeued(self) -> int | None:

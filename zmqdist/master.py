@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from zmqdist.checkpoints import Checkpoints
@@ -133,7 +133,8 @@ class Master:
         try:
             self._check_schema()
             self.buffered: list[Any] = self._checkpoints.go_on(self)
-            self._record = begin_record(options.record, self.state.run, self._about())
+            about = {**options.about(), "model_bytes": self._params_bytes}
+            self._record = begin_record(options.record, self.state.run, about)
         except BaseException:
             self._sockets.close()
             self._checkpoints.close()
@@ -176,16 +177,6 @@ class Master:
         """
         self._checkpoints.lend(descent, train)
         self.descent, self.error = descent, None
-
-    def _about(self) -> dict[str, Any]:
-        """Return what the record says of this run at its beginning."""
-        return {
-            "policy": repr(self.state.policy),
-            "merge": repr(self.options.merge),
-            "model_bytes": self._params_bytes,
-            "publish_every": self.options.publish_every,
-            "publish_interval_s": self.options.publish_interval_s,
-        }
 
     @property
     def address(self) -> str:

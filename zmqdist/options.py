@@ -92,6 +92,15 @@ class MasterOptions:
                 "updates have, as DelayCompensated(lr=...)"
             )
 
+    def about(self) -> dict[str, Any]:
+        """Return what a record says of a run at its beginning."""
+        return {
+            "policy": repr(self.policy),
+            "merge": repr(self.merge),
+            "publish_every": self.publish_every,
+            "publish_interval_s": self.publish_interval_s,
+        }
+
     def pacing(self) -> Pacing:
         """Return a new pacing by these options."""
         return Pacing(self.publish_every, self.publish_interval_s)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zmqdist.errors import RemoteProtocolError, UpdateError
-from zmqdist.wire.tree import _Reader, _Writer
+from zmqdist.wire.codec import Memory
+from zmqdist.wire.plan import Look
+from zmqdist.wire.tree import Build, Frames, _Reader, _Writer
 
 
 def split_tree(tree: Any) -> tuple[Any, list[NDArray[Any]]]:
@@ -27,7 +29,7 @@ def split_tree(tree: Any) -> tuple[Any, list[NDArray[Any]]]:
     UpdateError
         If something in the tree is none of what a tree holds.
     """
-    splitter = _Splitter("raw")
+    splitter = _Splitter()
     return splitter.write(tree, "state", 0), splitter.arrays
 
 
@@ -39,12 +41,12 @@ def join_tree(spec: Any, arrays: Sequence[NDArray[Any]]) -> Any:
     RemoteProtocolError
         If the spec is malformed.
     """
-    return _Joiner(arrays).plan(spec, 0)()
+    return _Joiner(arrays).plan(spec, 0)(Frames([], Look()))
 
 
 class _Splitter(_Writer):
-    def __init__(self, codec: str) -> None:
-        super().__init__(codec)
+    def __init__(self) -> None:
+        super().__init__("raw", Memory())
         self.arrays: list[NDArray[Any]] = []
 
     def _array(self, array: Any, path: str) -> dict[str, Any]:
@@ -56,12 +58,12 @@ class _Splitter(_Writer):
 
 class _Joiner(_Reader):
     def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
-        super().__init__([])
+        super().__init__()
         self._arrays = arrays
 
-    def _array(self, entry: Any, expansion: int = 1) -> Callable[[], Any]:
+    def _array(self, entry: Any, expansion: int = 1) -> Build:
         number = entry.get("number") if isinstance(entry, Mapping) else None
         if type(number) is not int or not 0 <= number < len(self._arrays):
             raise RemoteProtocolError(f"tree names array {number!r} of {len(self._arrays)}")
         index: int = number
-        return lambda: self._arrays[index]
+        return lambda _: self._arrays[index]
