@@ -193,7 +193,8 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for word in ("[grid]", "target = 0.3", "--resume", "recommend", "Ctrl-C", "--backend local"):
         assert word in text
-    for command in ("run", "status", "report", "recommend", "export"):
+    commands = ("run", "status", "report", "recommend", "export", "simulate", "calibrate")
+    for command in commands:
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
         assert len(capsys.readouterr().out.splitlines()) > 6

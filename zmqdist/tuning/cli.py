@@ -16,6 +16,7 @@ from typing import Any
 from zmqdist import __version__
 from zmqdist.errors import ConfigError, ZmqdistError
 from zmqdist.tuning.analysis import Interval
+from zmqdist.tuning.cli_calibrate import add_calibrate
 from zmqdist.tuning.cli_simulator import add_simulate
 from zmqdist.tuning.design import BACKENDS, Design
 from zmqdist.tuning.export import write_csv, write_curves
@@ -58,6 +59,7 @@ examples:
   zmqdist-tune status digits.toml --watch       from another terminal, while it runs
   zmqdist-tune report digits.toml               digits.html and its figures as PNG files
   zmqdist-tune recommend digits.toml
+  zmqdist-tune calibrate run.csv                the simulator's cluster of a real run
 
 Ctrl-C ends the trial under way; finished trials are kept. Commands that look at a study
 take its file or its storage (digits.db). 'zmqdist-tune COMMAND --help' says more.
@@ -80,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     _add_recommend(commands)
     _add_export(commands)
     add_simulate(commands)
+    add_calibrate(commands)
     return made
 
 

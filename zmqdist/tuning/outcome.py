@@ -122,21 +122,21 @@ class Outcome:
         if not steps:
             return
         order = np.argsort(record["time_s"], kind="stable")
-        times_s = record["time_s"][order]
+        applied = record["decision"] == "applied"
+        versions = np.maximum.accumulate(np.where(applied, record["version"], 0)[order])
         computed = np.concatenate([[0], np.cumsum(record["examples"][order])])
-        ends = np.searchsorted(times_s, [point.seconds for point in self.curve], "right")
+        ends = np.searchsorted(versions, [point.version for point in self.curve], "right")
         self.curve = [
             replace(point, computed=int(computed[end]))
             for point, end in zip(self.curve, ends, strict=True)
         ]
-        applied = record["decision"] == "applied"
         self.by_partition = np.bincount(
             record["partition"][applied], record["examples"][applied], minlength=workers
         ).tolist()
         self.waits_s = {
             name: float(record[column].sum()) for name, column in WAITS.items() if column in record
         }
-        idle_s = sum(self.waits_s.get(name, 0.0) for name in ("gate", "answer", "wait"))
+        idle_s = sum(self.waits_s.get(name, 0.0) for name in ("gate", "answer"))
         self.cycle_s = max(0.0, workers * self.seconds - idle_s) / steps
 
     def as_dict(self) -> dict[str, Any]:

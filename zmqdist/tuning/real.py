@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from zmqdist.api import ZmqDist
 from zmqdist.engines import start_spark
 from zmqdist.errors import ConfigError, UpdateError
-from zmqdist.tuning.catalogue import Task, loss_of, task_of
+from zmqdist.record import read_record
+from zmqdist.tuning.catalogue import Task, task_of
 from zmqdist.tuning.delays import Delay, delay_from
 from zmqdist.tuning.outcome import Outcome, Point, Watch
 from zmqdist.tuning.problems import Problem
@@ -26,8 +30,7 @@ SPARE_S = 60.0
 class RealBackend(ABC):
     """Runs settings with `ZmqDist`; subclasses say where.
 
-    Times count from the first update, so that starting processes does not count. The loss is
-    looked at about each second at most.
+    Times count from the first update, so that starting processes does not count.
 
     Parameters
     ----------
@@ -58,38 +61,58 @@ class RealBackend(ABC):
         task = task_of(problem, setting)
         if self._delay is not None:
             task = delayed(task, self._delay, setting.seed)
+        seen = _Seen(watch, budget_s)
+        with TemporaryDirectory(prefix="zmqdist-tune-") as folder:
+            path = Path(folder) / "record.csv"
+            try:
+                result = self._train(problem, setting, task, seen, evaluate_every_s, path)
+            finally:
+                seen.close()
+            seen.take(result, read_record(path).columns, setting.workers)
+        return seen.outcome
+
+    def _train(
+        self,
+        problem: Problem,
+        setting: Setting,
+        task: Task,
+        seen: _Seen,
+        evaluate_every_s: float,
+        record: Path,
+    ) -> Mapping[str, Any]:
+        """Run `ZmqDist` and return the totals; says in the outcome how it ended."""
         data, workers = self._place(task.data, setting.workers)
-        seen = _Seen(problem, task.model, watch, budget_s, evaluate_every_s)
-        seen.look({"seconds": 0.0, "version": 0, "examples": 0})
+        descent = None if task.descent is None else seen.noting_the_first(task.descent)
         with ZmqDist(
             task.model,
             staleness=setting.policy,
             merge=setting.merge,
             progress=False,
+            record=record,
             **self._options,
         ) as dd:
+            seen.begin()
             try:
                 result = dd.train(
                     data,
                     task.gradient,
-                    None if task.descent is None else seen.noting_the_first(task.descent),
+                    descent,
                     epochs=task.epochs,
                     batch_size=task.batch_size,
                     tiers=task.tiers,
-                    callbacks=[seen.look_if_due],
-                    timeout_s=budget_s + SPARE_S,
+                    evaluate=problem.evaluate,
+                    evaluate_every_s=evaluate_every_s,
+                    stop_when=seen.look,
+                    timeout_s=seen.budget_s + SPARE_S,
                     workers=workers,
                 )
-            except _Enough:
-                return seen.filled(dd.stats())
             except UpdateError as error:
                 if "NaN or inf" not in str(error):
                     raise
-                seen.outcome.ended = "diverged"
-                return seen.filled(dd.stats())
-        if not seen.look(vars(result)):
-            seen.outcome.ended = "data"
-        return seen.filled(vars(result))
+                seen.end("diverged")
+                return dd.stats()
+        seen.end("data")
+        return vars(result)
 
     @abstractmethod
     def close(self) -> None:
@@ -165,73 +188,71 @@ class SparkBackend(RealBackend):
         self._session.stop()
 
 
-class _Enough(Exception):
-    """Ends a run from its callback."""
-
-
 class _Seen:
     """What is seen of a run while it goes on.
 
-    The model is evaluated where it is, in the driver, while the master changes it: an
-    evaluation may see an update half applied, which is as much as one update more or less.
+    Evaluations are told from a thread of their own, of which one may outlive a run that was
+    interrupted: nothing is taken in after the end.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        model: Any,
-        watch: Watch,
-        budget_s: float,
-        evaluate_every_s: float,
-    ) -> None:
+    def __init__(self, watch: Watch, budget_s: float) -> None:
         self.outcome = Outcome()
-        self._problem, self._model = problem, model
-        self._watch, self._budget_s = watch, budget_s
-        self._every_s, self._due_s = evaluate_every_s, evaluate_every_s
+        self.budget_s = budget_s
+        self._watch = watch
+        self._began = math.nan
+        self._first_s: float | None = None
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def begin(self) -> None:
+        """Note the time from which `look` counts."""
         self._began = time.monotonic()
-        self._first: float | None = None
 
     def noting_the_first(self, descent: Any) -> Any:
         """Return a descent that notes when it is first called."""
 
         def noting(model: Any, update: Any) -> None:
-            if self._first is None:
-                self._first = time.monotonic() - self._began
+            if self._first_s is None:
+                self._first_s = time.monotonic() - self._began
             descent(model, update)
 
         return noting
 
-    def since_the_first(self, seconds: float) -> float:
-        return max(0.0, seconds - (self._first or 0.0))
+    def look(self, entry: Mapping[str, float]) -> bool:
+        """Take in an evaluation; return whether to end."""
+        with self._lock:
+            if not self._ended:
+                at = self._since_the_first(entry["seconds"])
+                point = Point(at, int(entry["version"]), int(entry["examples"]), 0, entry["loss"])
+                self.outcome.curve.append(point)
+                reason = self._watch(point) or ("budget" if at >= self.budget_s else None)
+                if reason is not None:
+                    self._ended, self.outcome.ended = True, reason
+            return self._ended
 
-    def look_if_due(self, stats: Mapping[str, Any]) -> None:
-        """Evaluate, and end the run if that is enough; a callback of `train`."""
-        if stats["seconds"] >= self._due_s:
-            self._due_s = stats["seconds"] + self._every_s
-            if self.look(stats):
-                raise _Enough
+    def end(self, reason: str) -> None:
+        """Say why the run ended, unless an evaluation did."""
+        with self._lock:
+            if not self._ended:
+                self._ended, self.outcome.ended = True, reason
 
-    def look(self, stats: Mapping[str, Any]) -> bool:
-        """Evaluate; return whether to end."""
-        at = self.since_the_first(stats["seconds"])
-        returned = stats.get("rejected", 0) + stats.get("requeued", 0)
-        computed = round(stats["examples"] * (1 + returned / max(1, stats.get("applied", 0))))
-        loss = loss_of(self._problem, self._model)
-        point = Point(at, int(stats["version"]), int(stats["examples"]), computed, loss)
-        self.outcome.curve.append(point)
-        reason = self._watch(point)
-        if reason is None and at >= self._budget_s:
-            reason = "budget"
-        self.outcome.ended = reason or self.outcome.ended
-        return reason is not None
+    def close(self) -> None:
+        """Take in nothing more; waits for an evaluation that is being taken in."""
+        with self._lock:
+            self._ended = True
 
-    def filled(self, result: Mapping[str, Any]) -> Outcome:
-        """Return the outcome with the run's totals."""
+    def take(self, result: Mapping[str, Any], record: Mapping[str, Any], workers: int) -> None:
+        """Take over a run's totals and its record."""
         outcome = self.outcome
-        outcome.seconds = self.since_the_first(result["seconds"])
-        for name in ("applied", "rejected", "requeued", "version", "staleness"):
-            setattr(outcome, name, result[name])
-        return outcome
+        outcome.fill(result)
+        outcome.seconds = self._since_the_first(result["seconds"])
+        outcome.read_record(record, workers)
+        applied = record["decision"] == "applied"
+        if applied.any():
+            outcome.service_s = float(record["master_s"][applied].mean())
+
+    def _since_the_first(self, seconds: float) -> float:
+        return max(0.0, seconds - (self._first_s or 0.0))
 
 
 # ---- delays ---------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from zmqdist.tuning.theory import knee, throughput
 WAITS_CAPTION = """
 Share of the workers' time, for each bound at its best learning rate: computing, held back by
 the policy (gate), waiting for a newer version (model), waiting for the answer to an update
-(answer: network, the master's queue and its work), and everything else: steps that were under
-way when the trial ended.
+(answer: network, the master's queue and its work), and everything else: coding, starting, and
+steps that were under way when the trial ended.
 """
 
 SCALING_CAPTION = """
