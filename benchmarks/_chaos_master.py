@@ -1,14 +1,17 @@
 """A `zmqdist-master` under a supervisor that is killed at random moments while it is used.
 
 The model counts each update by its name, so that what a checkpoint took back and what was
-run again come out in it: every count is 1 at the end, or something is wrong.
+run again come out in it: every count is 1 at the end, or something is wrong. Beside that the
+master notes in a file when it applied something, in whichever of its lives.
 """
 
 import contextlib
+import itertools
 import os
 import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -27,6 +30,8 @@ from zmqdist.net.security import write_key_files
 PARTITIONS, STEPS, STEP_S = 6, 30, 0.02
 LEASE_S, EVERY_S = 20.0, 0.25
 ROOT = Path(__file__).parents[1]
+MOMENTS = "ZMQDIST_CHAOS_MOMENTS"
+"""Names the file of moments in the environment of the master."""
 
 
 def make_model():
@@ -35,8 +40,11 @@ def make_model():
 
 
 def count_it(model, update):
-    """Count an update that names itself, or several that were summed."""
+    """Count an update that names itself, or several that were summed; note when."""
+    before = model["count"].sum()
     np.add(model["count"], update["count"], out=model["count"])
+    with open(os.environ[MOMENTS], "ab") as file:
+        file.write(struct.pack("d", time.monotonic()) * round(model["count"].sum() - before))
 
 
 def named(partition, step):
@@ -83,11 +91,11 @@ class Supervised:
     def __init__(self, folder, *options):
         self.ports = [free_port(), free_port()]
         self.keys, self.log = folder / "keys", folder / "log"
+        self._moments = folder / "moments"
         write_key_files(self.keys)
         self._order = [sys.executable, "-m", "zmqdist.cli"]
         self._order += ["--model", f"{__name__}:make_model"]
-        if "--merge" not in options:
-            self._order += ["--descent", f"{__name__}:count_it"]
+        self._order += ["--descent", f"{__name__}:count_it"]
         self._order += ["--port", str(self.ports[0]), "--publish-port", str(self.ports[1])]
         self._order += ["--keys", str(self.keys), "--lease", str(LEASE_S)]
         self._order += ["--checkpoint", str(folder / "checkpoints")]
@@ -101,6 +109,11 @@ class Supervised:
     @property
     def address(self):
         return f"tcp://127.0.0.1:{self.ports[0]}"
+
+    def moments(self):
+        """Return when each update was applied, in all lives."""
+        noted = self._moments.read_bytes() if self._moments.exists() else b""
+        return [moment for (moment,) in struct.iter_unpack("d", noted)]
 
     def kill(self):
         """SIGKILL to the master that runs now."""
@@ -120,7 +133,8 @@ class Supervised:
     def _start(self):
         self.lives += 1
         with self.log.open("a") as log:
-            return subprocess.Popen(self._order, stderr=log, cwd=ROOT)
+            own = os.environ | {MOMENTS: str(self._moments)}
+            return subprocess.Popen(self._order, stderr=log, cwd=ROOT, env=own)
 
     def _look_after(self):
         while not self._ends.is_set():
@@ -137,14 +151,18 @@ def free_port():
 
 
 def master_killed(seed, kind=None):
-    """SIGKILL to a `zmqdist-master` one to three times; a supervisor starts it again."""
+    """SIGKILL to a `zmqdist-master` one to three times; a supervisor starts it again.
+
+    First in the midst of the training, then at any time within two seconds: while it comes
+    back, or once it is at work again.
+    """
     chance = random.Random(seed)
     kind = kind or list(KINDS)[seed % len(KINDS)]
     gradient, options, of_master = KINDS[kind]
     epochs = 1 + seed % 2
     data = [[(p, step) for step in range(STEPS)] for p in range(PARTITIONS)]
     seen = Run(expected=epochs * PARTITIONS * STEPS)
-    model, error, kills, moments = make_model(), "", [], []
+    model, error, kills = make_model(), "", []
     with own_folder():
         before, started = leftovers(), time.monotonic()
         folder = Path(os.environ["TMPDIR"])
@@ -152,59 +170,51 @@ def master_killed(seed, kind=None):
         done = threading.Event()
 
         def harm():
-            for _ in range(chance.randrange(1, 4)):
-                if done.wait(chance.uniform(0.2, 3.0)):
+            first = chance.randrange(1, seen.expected * 3 // 4)
+            while len(served.moments()) < first and not done.wait(0.005):
+                pass
+            for pause in [0, *(chance.uniform(0, 2) for _ in range(chance.randrange(3)))]:
+                if done.wait(pause):
                     return
                 served.kill()
                 kills.append(time.monotonic())
-
-        def look(stats):
-            moments.append((time.monotonic(), stats["applied"]))
 
         thread = threading.Thread(target=harm, daemon=True)
         try:
             with ZmqDist(model, master=served.address, keys=f"{served.keys}.client") as dd:
                 thread.start()
                 result = dd.train(
-                    data,
-                    gradient,
-                    epochs=epochs,
-                    workers=3,
-                    timeout_s=120,
-                    callbacks=[look],
-                    **options,
+                    data, gradient, epochs=epochs, workers=3, timeout_s=120, **options
                 )
                 seen.applied = result.applied
         except ZmqdistError as caught:
             error = f"{type(caught).__name__}: {caught}"[:300]
         done.set()
         thread.join()
-        status = served.close()
+        status, moments = served.close(), served.moments()
         removed(folder)
         left = sorted(leftovers() - before)
     missing = np.clip(epochs - model["count"], 0, None).sum()
     twice = np.clip(model["count"] - epochs, 0, None).sum()
+    if not error and status:
+        error = f"the master ended with status {status}"
     return replace(
         seen,
         lost=round(missing),
         duplicated=round(twice),
+        longest_stall_s=round(max((b - a for a, b in itertools.pairwise(moments)), default=0), 3),
         recovery_s=recovery(kills, moments),
         left_behind=len(left),
         seconds=round(time.monotonic() - started, 2),
-        error=error or ("" if status == 0 else f"the master ended with status {status}"),
+        error=error or ("" if kills else "it ended before the master was killed"),
         facts={"kind": kind, "lives": served.lives, "kills": len(kills), "left": left},
     )
 
 
 def recovery(kills, moments):
-    """Return the longest time from a kill to the next look with something applied."""
-    longest = None
-    for killed in kills:
-        after = [at for (at, n), (_, m) in zip(moments[1:], moments, strict=False) if n > m]
-        after = [at for at in after if at > killed]
-        if after:
-            longest = max(longest or 0, round(after[0] - killed, 3))
-    return longest
+    """Return the longest time from a kill to the next moment; None if none came."""
+    after = [next((at - killed for at in moments if at > killed), None) for killed in kills]
+    return max((round(seconds, 3) for seconds in after if seconds is not None), default=None)
 
 
 def removed(folder):
