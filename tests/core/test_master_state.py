@@ -122,6 +122,7 @@ def test_welcome_says_where_the_partition_stands(bench: Bench) -> None:
         limit=None,
         lazy_slack=None,
         lease_s=LEASE_S,
+        published=bench.state.published,
     )
 
 

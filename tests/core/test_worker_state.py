@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from tests.core.link import Link
+from zmqdist.core.lineage import Point
 from zmqdist.core.messages import (
     Ack,
     Fail,
@@ -209,6 +210,26 @@ def test_one_in_flight_waits_for_what_is_published() -> None:
     assert state.may_start()
     assert state.start() == (1, True)
     assert state.base == (0, 5)
+
+
+@pytest.mark.parametrize(("credit", "starts"), [(1, False), (2, True)])
+def test_one_in_flight_begins_on_what_is_published(credit: int, starts: bool) -> None:
+    """What an earlier partition left may lack the broadcast of its own last update."""
+    state = WorkerState(
+        run="run",
+        epoch=0,
+        partition=2,
+        attempt=7,
+        worker="w",
+        max_in_flight=credit,
+        have=Point(0, 2),
+    )
+    welcome = replace(WELCOME, published=3)
+    wanted = 3 if credit == 1 else 0
+    assert state.receive(welcome, 0.0) == [Subscribe(5001), SendToMaster(Pull(1, 2, wanted))]
+    assert state.may_start() == starts
+    state.receive(Version("run", 2, 3, 0), 0.0)
+    assert state.may_start()
 
 
 def test_what_was_answered_before_it_was_sent_stays_here() -> None:

@@ -100,8 +100,13 @@ class Holding:
 
     # ---- from the master -----------------------------------------------------------
 
-    def welcome(self, message: Welcome, *, first: bool, now: float) -> list[Action]:
-        """Begin a session, or go on with the next one of the same worker."""
+    def welcome(
+        self, message: Welcome, *, first: bool, newest: bool, now: float
+    ) -> list[Action]:
+        """Begin a session, or go on with the next one of the same worker.
+
+        `newest` as in `answered`: what the replica held before may be older.
+        """
         self._publish_port = message.publish_port
         restarted = message.incarnation != self.fresh.incarnation
         actions: list[Action] = [Renew(message.incarnation)] if restarted else []
@@ -113,6 +118,8 @@ class Holding:
         self.fresh.heard_of(message.version, message.patience)
         if message.synchronous:  # each version is waited for by who was here when it was made
             self.fresh.need = max(self.fresh.need, message.version)
+        self._published = max(self._published, message.published)
+        self._at_least(message.published, newest=newest)
         anew, receives = first or restarted, self._sharing.receives
         if anew and receives:
             actions.append(Subscribe(self._publish_port))
@@ -129,9 +136,12 @@ class Holding:
         """
         self._published = max(self._published, ack.published)
         self.fresh.heard_of(ack.version, ack.patience)
-        newest = newest and not self._in_place and self.fresh.lazy_slack is None
-        needs = max(ack.need, ack.published) if newest else ack.need
-        self.fresh.need = max(self.fresh.need, needs)
+        self.fresh.need = max(self.fresh.need, ack.need)
+        self._at_least(ack.published, newest=newest)
+
+    def _at_least(self, published: int, *, newest: bool) -> None:
+        if newest and not self._in_place and self.fresh.lazy_slack is None:
+            self.fresh.need = max(self.fresh.need, published)
 
     def take(self, message: Version, clock: int, now: float, *, ahead: bool) -> list[Action]:
         """Take a version; `ahead` of its limit a worker needs no other.

@@ -288,7 +288,7 @@ class MasterState:
             self.sessions.open(session)
             actions += self._move_limits(message.epoch, but=session)
         welcome = self.sessions.welcome(
-            session, standing, self.version, self.publish_port, self.lease_s
+            session, standing, self.version, self.published, self.publish_port, self.lease_s
         )
         return [*actions, Send(peer, welcome)]
 

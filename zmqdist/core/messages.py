@@ -190,7 +190,8 @@ class Welcome(Message):
     partition is, so that nothing is left to do and the session ends as it begins.
     `limit` is the last clock the worker may start (None: no bound), counted from
     `clock`. `lazy_slack`, `synchronous` and `patience` are the policy's: the last is the
-    staleness beyond which no update is applied now. Versions are those of `incarnation`.
+    staleness beyond which no update is applied now. `published` is the newest version that
+    workers can hold. Versions are those of `incarnation`.
     """
 
     kind: ClassVar[str] = "welcome"
@@ -207,6 +208,7 @@ class Welcome(Message):
     synchronous: bool = False
     patience: int | None = None
     incarnation: int = 0
+    published: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,13 @@ class Sessions:
         self._open[session.number] = session
 
     def welcome(
-        self, session: Session, standing: Standing, version: int, publish_port: int, lease_s: float
+        self,
+        session: Session,
+        standing: Standing,
+        version: int,
+        published: int,
+        publish_port: int,
+        lease_s: float,
     ) -> Welcome:
         """Return the message that tells a worker of its session and where to begin."""
         return Welcome(
@@ -112,6 +118,7 @@ class Sessions:
             synchronous=self._policy.synchronous,
             patience=self._policy.patience,
             incarnation=self._incarnation,
+            published=published,
         )
 
     def close(self, session: Session) -> None:

@@ -334,7 +334,8 @@ class WorkerState:
             self._sent_again.add(step)
             actions.append(SendUpdate(self._stamped(push)))
         # Behind the updates, so that the answer to a pull holds them
-        actions += self._holding.welcome(message, first=first, now=now)
+        newest = self.max_in_flight == 1
+        actions += self._holding.welcome(message, first=first, newest=newest, now=now)
         if self._finishing:
             self._sent_at[-1] = now
             actions.append(SendToMaster(replace(self._finishing, session=self.session)))
