@@ -92,12 +92,19 @@ class Driver:
         assert isinstance(report, Report)  # noqa: S101 - as above
         return report
 
-    def end(self, epoch: int, reason: str = "", *, over: bool = False) -> Report:
-        """Close an epoch and return how it stood: late updates of it are refused.
+    def end(self, epoch: int, reason: str = "") -> Report:
+        """Close an epoch and return how it stood: late updates of it are refused."""
+        return self._end(End(self._run, epoch, reason))
 
-        With `over` its `train()` returns, and the master writes a checkpoint.
+    def over(self, epoch: int, incarnation: int) -> Report:
+        """Say that the `train()` of an epoch returns: the master writes a checkpoint.
+
+        Nothing of that if it is another incarnation now, as the report says then.
         """
-        report = self._ask(End(self._run, epoch, reason, over), Report).message
+        return self._end(End(self._run, epoch, over=True, incarnation=incarnation))
+
+    def _end(self, end: End) -> Report:
+        report = self._ask(end, Report).message
         assert isinstance(report, Report)  # noqa: S101 - as above
         return report
 

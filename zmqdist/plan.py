@@ -110,7 +110,7 @@ class Plan:
         False if the master was restarted since it was this incarnation: then the ledger
         may have lost what was complete.
         """
-        report = self._driver.end(self._epoch, over=True)
+        report = self._driver.over(self._epoch, incarnation)
         mark = report.changes
         while report.incarnation == incarnation:
             if report.saved is None or report.saved >= mark:

@@ -291,7 +291,8 @@ class Link:
         """Close an epoch."""
         epoch = self.epoch if epoch is None else epoch
         self.ended.add(epoch)
-        report = self.ask(End(self.master.run, epoch, over=over))
+        incarnation = self.master.lineage.incarnation
+        report = self.ask(End(self.master.run, epoch, over=over, incarnation=incarnation))
         assert isinstance(report, Report)
         return report
 

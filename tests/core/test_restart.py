@@ -259,6 +259,22 @@ def test_a_train_that_returned_is_over() -> None:
     assert drive.begin(program="p", train=0).epoch == -1
 
 
+def test_a_train_is_not_over_in_a_life_that_has_lost_of_it() -> None:
+    """The driver has seen it complete, and the master was killed before it heard that."""
+    drive = Drive()
+    epoch = drive.begin().epoch
+    saved = drive.copy()
+    drive.push(epoch, 0, 0)
+    drive.restart(saved)
+    report = drive.ask(End("run", epoch, over=True, incarnation=0))
+    assert isinstance(report, Report)
+    assert report.incarnation == 1
+    assert drive.begin().epoch == epoch
+    assert drive.state.report(epoch).missing == [0, 1]
+    drive.ask(End("run", epoch, over=True, incarnation=1))
+    assert drive.begin().epoch == -1
+
+
 def test_an_epoch_that_was_given_up_is_opened_again() -> None:
     drive = Drive()
     epoch = drive.begin().epoch

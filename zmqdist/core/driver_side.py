@@ -93,7 +93,7 @@ class DriverSide:
 
     def _end(self, peer: bytes, message: End) -> list[Action]:
         report = self.report(message.epoch)
-        if message.over:
+        if message.over and message.incarnation == report.incarnation:
             self._epochs.plans.end(message.epoch)
             self._saving.want()
         closing = self.close(message.epoch, message.reason or "the epoch is closed")

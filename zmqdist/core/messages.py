@@ -160,7 +160,8 @@ class Status(Message):
 class End(Message):
     """Close an epoch: its workers are told to stop, its late updates are refused.
 
-    `over` says that its ``train()`` returns: nothing of that is to be resumed.
+    `over` says that its ``train()`` returns: nothing of that is to be resumed. It counts in
+    `incarnation` only, since a later one may have lost what was complete.
     """
 
     kind: ClassVar[str] = "end"
@@ -168,6 +169,7 @@ class End(Message):
     epoch: int
     reason: str = ""
     over: bool = False
+    incarnation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
