@@ -58,6 +58,16 @@ def test_speculative_copies(start, tmp_path, say):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_dynamic_allocation_takes_an_executor_and_brings_another(start, tmp_path, say):
+    seen = exact(start("allocation.py", tmp_path).answer(200))
+    say(figures("dynamic allocation", seen))
+    assert len(seen["executors"]) == 3  # of two at a time
+    assert seen["failed"] == seen["duplicates"] == 0
+    assert seen["sessions"] == seen["partitions"]
+
+
+@pytest.mark.slow
 def test_ctrl_c(start, until, tmp_path, say):
     program = start("interrupt.py", tmp_path)
 

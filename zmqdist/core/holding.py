@@ -100,9 +100,7 @@ class Holding:
 
     # ---- from the master -----------------------------------------------------------
 
-    def welcome(
-        self, message: Welcome, *, first: bool, newest: bool, now: float
-    ) -> list[Action]:
+    def welcome(self, message: Welcome, *, first: bool, newest: bool, now: float) -> list[Action]:
         """Begin a session, or go on with the next one of the same worker.
 
         `newest` as in `answered`: what the replica held before may be older.

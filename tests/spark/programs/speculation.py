@@ -1,4 +1,4 @@
-"""Speculation on a standalone cluster of two workers, on 127.0.0.1 and 127.0.0.2.
+"""Speculation on a standalone cluster of two workers.
 
 Spark puts no speculative copy on the host of the running attempt, hence two hosts.
 Usage: speculation.py FOLDER. Prints one JSON line.
@@ -7,74 +7,19 @@ Usage: speculation.py FOLDER. Prints one JSON line.
 import json
 import math
 import os
-import re
-import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
+import cloudpickle
+import cluster
 import numpy as np
-import pyspark
+from cluster import Cluster, wait_for
 from pyspark import TaskContext
 from pyspark.sql import SparkSession
 
 from zmqdist import ZmqDist
 
 SIZE = 5  # items per batch
-
-
-def wait_for(condition, timeout_s=60):
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError("nobody came")
-        threading.Event().wait(0.02)
-    return value
-
-
-class Cluster:
-    """A standalone master and two workers; `url` is for the session."""
-
-    def __init__(self, folder):
-        self.folder = Path(folder)
-        self.processes = []
-        log = self.start("master", "master.Master", "--host", "127.0.0.1", "--port", "0")
-        self.url = wait_for(lambda: find(log, r"spark://127\.0\.0\.1:\d+"))
-        for n in (1, 2):
-            cores = ("--cores", "2", "--memory", "1g", "-d", str(self.folder / f"work{n}"))
-            self.start(f"worker{n}", "worker.Worker", "--host", f"127.0.0.{n}", *cores, self.url)
-        wait_for(lambda: len(re.findall("Registering worker", log.read_text())) == 2)
-
-    def start(self, name, kind, *arguments):
-        log = self.folder / f"{name}.log"
-        home = Path(pyspark.__file__).parent
-        command = [str(home / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}"]
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                [*command, *arguments[:2], "--webui-port", "0", *arguments[2:]],
-                stdout=out,
-                stderr=out,
-                env={
-                    **os.environ,
-                    "SPARK_HOME": str(home),
-                    "SPARK_DAEMON_MEMORY": "256m",
-                    "SPARK_DAEMON_JAVA_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
-                },
-            )
-        self.processes.append(process)
-        return log
-
-    def stop(self):
-        for process in reversed(self.processes):
-            process.terminate()
-        for process in self.processes:
-            process.wait(20)
-
-
-def find(log, pattern):
-    found = re.search(pattern, log.read_text())
-    return found and found.group()
 
 
 def gradient_of(folder):
@@ -106,12 +51,13 @@ def descent(model, update):
 
 
 def main():
+    cloudpickle.register_pickle_by_value(cluster)  # executors cannot import it
     folder = Path(sys.argv[1])
-    cluster = Cluster(folder)
+    spark = Cluster(folder)
     try:
-        sys.stdout.write(json.dumps(speculate(cluster.url, folder)) + "\n")
+        sys.stdout.write(json.dumps(speculate(spark.url, folder)) + "\n")
     finally:
-        cluster.stop()
+        spark.stop()
 
 
 def speculate(url, folder):
