@@ -1,16 +1,19 @@
 """What is fuzzed: functions of one byte string that may refuse it, and do nothing else.
 
-Each takes what a stranger or a faulty peer controls. It may raise `RemoteProtocolError`
-(a key file: `ConfigError`), which is caught here; anything else is a finding. Frames of a
-message are joined by `SEPARATOR`.
+Each takes what a stranger, a faulty peer or a damaged disk controls. It may raise
+`RemoteProtocolError` (a key file: `ConfigError`, a checkpoint: `CheckpointError`), which is caught
+here; anything else is a finding. Frames of a message are joined by `SEPARATOR`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,17 +21,19 @@ from scipy.sparse import csr_array
 from zmq.utils import z85
 
 from zmqdist import RowSparse
+from zmqdist.checkpoint.store import MANIFEST, Store
 from zmqdist.core import actions as act
 from zmqdist.core import messages as m
 from zmqdist.core.headers import to_header
 from zmqdist.core.master_state import MasterState
 from zmqdist.core.messages import Message
 from zmqdist.core.worker_state import WorkerState
-from zmqdist.errors import ConfigError, RemoteProtocolError
+from zmqdist.errors import CheckpointError, ConfigError, RemoteProtocolError
 from zmqdist.models.base import parameters_of
 from zmqdist.models.delta import add
 from zmqdist.net.security import Roles, parse_keys
 from zmqdist.staleness import BoundedStaleness, SoftSync, StaleSynchronous
+from zmqdist.wire.apart import split_tree
 from zmqdist.wire.codec import encode_array
 from zmqdist.wire.frames import pack, unpack
 from zmqdist.wire.leaves import first_nonfinite
@@ -141,6 +146,30 @@ def key_file(data: bytes) -> None:
         parse_keys(data, "a file")
 
 
+def checkpoint(data: bytes) -> None:
+    """A manifest and the files beside it; their checksums are right."""
+    manifest, *files = data.split(SEPARATOR)
+    with tempfile.TemporaryDirectory() as folder:
+        store, path = Store(folder), Path(folder, "00000001")
+        path.mkdir()
+        told = {}
+        for number, octets in enumerate(files):
+            (path / f"{number}.npy").write_bytes(octets)
+            digest = hashlib.sha256(octets).hexdigest()
+            told[f"{number}.npy"] = {"bytes": len(octets), "sha256": digest}
+        with contextlib.suppress(ValueError, RecursionError):
+            content = json.loads(manifest)
+            if isinstance(content, dict) and isinstance(content.get("files"), dict):
+                content["files"] |= told
+            text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+            digest = hashlib.sha256(text).hexdigest()
+            manifest = b'{"sha256":"%s","content":%s}' % (digest.encode(), text)
+        (path / MANIFEST).write_bytes(manifest)
+        with contextlib.suppress(CheckpointError):
+            store.newest()
+        store.close()
+
+
 def door(data: bytes) -> None:
     """A client's public key at the door, as libzmq and the authenticator hand it over."""
     roles = Roles("x" * 40)
@@ -152,7 +181,7 @@ def door(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     one.__name__: one
-    for one in (header, message, tree, blosc, update, master, worker, key_file, door)
+    for one in (header, message, tree, blosc, update, master, worker, key_file, checkpoint, door)
 }
 
 
@@ -224,7 +253,23 @@ def seeds(name: str) -> list[bytes]:
     }
     made["update"] = made["message"]
     made["door"] = [b"k" * 32]
+    made["checkpoint"] = [_checkpoint()]
     return made[name]
+
+
+def _checkpoint() -> bytes:
+    """Return what the store writes of a small master."""
+    spec, arrays = split_tree({"arrays": {"w": np.ones((4, 3))}, "policy": {"bound": 2}})
+    state = MasterState("run", BoundedStaleness(2), schema={})
+    facts = {"run": "run", "incarnation": 0, "version": 3, "starts": [0]}
+    facts |= {"scalars": {"n": 1}, "master": state.state()}
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        store.write(spec, arrays, facts)
+        store.close()
+        path = Path(folder, "00000001")
+        content = json.loads((path / MANIFEST).read_bytes())["content"]
+        return SEPARATOR.join([json.dumps(content).encode(), (path / "0.npy").read_bytes()])
 
 
 _KEYS = ("server_public", "driver_public", "driver_secret", "server_secret")

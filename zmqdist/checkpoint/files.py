@@ -61,11 +61,12 @@ def read_json(path: Path) -> Any:
     try:
         whole = json.loads(path.read_bytes())
         content, digest = whole["content"], whole["sha256"]
+        text = _canonical(content)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error!r:.80}") from None
-    if hashlib.sha256(_canonical(content)).hexdigest() != digest:
+    if hashlib.sha256(text).hexdigest() != digest:
         raise CheckpointError(f"{path} is damaged: its checksum does not match")
     return content
 

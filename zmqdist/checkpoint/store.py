@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,16 @@ KEEP = 3
 """Checkpoints that are kept."""
 
 MANIFEST, JOURNAL, LOCK = "manifest.json", "journal.json", "lock"
+FIELDS: dict[str, type] = {
+    "run": str,
+    "incarnation": int,
+    "version": int,
+    "starts": list,
+    "scalars": dict,
+    "master": dict,
+    "files": dict,
+}
+"""What a manifest holds besides `state`, and as what."""
 
 
 @dataclass(frozen=True)
@@ -216,26 +226,25 @@ class Store:
     def _read(self, path: Path) -> Checkpoint:
         content = read_json(path / MANIFEST)
         _check_format(path, content)
-        arrays = []
-        for name, file in content["files"].items():
-            arrays.append(_load(path / name, file))
+        for name, kind in FIELDS.items():
+            if type(content.get(name)) is not kind:
+                raise CheckpointError(f"{path / MANIFEST} is damaged: {name} is no {kind.__name__}")
+        files = content["files"]
+        arrays = [_load(path / f"{n}.npy", files.get(f"{n}.npy")) for n in range(len(files))]
         try:
-            tree = join_tree(content["state"], arrays)
+            tree = join_tree(content.get("state"), arrays)
         except RemoteProtocolError as error:
             raise CheckpointError(f"{path / MANIFEST}: {error}") from None
+        if not isinstance(tree, dict) or not isinstance(tree.get("arrays"), dict):
+            raise CheckpointError(f"{path / MANIFEST} is damaged: it holds no model")
         return Checkpoint(
-            path,
-            content["run"],
-            content["incarnation"],
-            content["version"],
-            content["starts"],
-            content["scalars"],
-            tree,
-            content["master"],
+            path, tree=tree, **{name: content[name] for name in FIELDS.keys() - {"files"}}
         )
 
 
-def _check_format(path: Path, content: Mapping[str, Any]) -> None:
+def _check_format(path: Path, content: Any) -> None:
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is damaged: it holds no table")
     if content.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} was written by zmqdist {content.get('zmqdist', '?')} in format "
@@ -251,16 +260,26 @@ def _save(path: Path, array: NDArray[Any]) -> dict[str, Any]:
     return {"sha256": hashing.hexdigest(), "bytes": hashing.size}
 
 
-def _load(path: Path, file: Mapping[str, Any]) -> NDArray[Any]:
+def _load(path: Path, file: Any) -> NDArray[Any]:
+    if not isinstance(file, dict) or not {"bytes", "sha256"} <= file.keys():
+        raise CheckpointError(f"{path.parent / MANIFEST} is damaged: it knows no {path.name}")
     try:
         size = path.stat().st_size
         if size != file["bytes"]:
-            raise CheckpointError(f"{path} has {size:,} bytes; expected {file['bytes']:,}")
+            raise CheckpointError(f"{path} has {size} bytes; expected {file['bytes']}")
         if sha256_of(path) != file["sha256"]:
             raise CheckpointError(f"{path} is damaged: its checksum does not match")
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
+        with path.open("rb") as stream:
+            return _array(path, stream)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _array(path: Path, stream: BinaryIO) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception as error:  # whatever numpy's parser of headers raises
+        raise CheckpointError(f"{path} holds no array: {error!r:.80}") from None
     return array
 
 
