@@ -19,6 +19,7 @@ import numpy as np
 from gensim.models import KeyedVectors, Word2Vec
 
 from benchmarks._embeddings import heldout_loss, scores
+from benchmarks._spark import session
 
 HELD_OUT = 500
 """Paragraphs at the end of the last file that nobody trains on."""
@@ -191,22 +192,6 @@ def count(options, partitions):
 def figures(seconds, words, others):
     rate = {"words_per_s": round(words / seconds)}
     return {"seconds": round(seconds, 1), "words": words, **rate, **others}
-
-
-def session(cores):
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    from pyspark.sql import SparkSession
-
-    spark = (
-        SparkSession.builder.master(f"local[{cores}]")
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.driver.memory", "4g")
-        .config("spark.driver.maxResultSize", "2g")
-        .getOrCreate()
-    )
-    spark.sparkContext.setLogLevel("ERROR")
-    return spark
 
 
 def distributed(options, partitions):

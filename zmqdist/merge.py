@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from zmqdist.errors import ConfigError, UpdateError
 from zmqdist.wire.leaves import is_dict
-from zmqdist.wire.rows import RowSparse
+from zmqdist.wire.rows import RowSparse, union
 
 _BLOCK = 1 << 16  # elements of a block: 256 KiB of float32
 _WHOLE = (bool, np.bool_, int, np.integer)
@@ -336,7 +336,7 @@ def _real(rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 def _union(rows: list[NDArray[Any]], n_rows: int) -> NDArray[Any]:
     """Return the rows that any of the updates has, ascending."""
     if n_rows > 64 * sum(map(len, rows)):
-        return np.unique(np.concatenate(rows))
+        return union(rows)
     held = np.zeros(n_rows, np.bool_)
     for some in rows:
         held[some] = True

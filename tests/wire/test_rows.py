@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zmqdist.wire.rows import RowSparse, canonical_rows, occupied_rows
+from zmqdist.wire.rows import RowSparse, canonical_rows, occupied_rows, union
 
 DTYPES = ("f4", "f8", "i4", "i8", "c16")
 quick = settings(deadline=None, max_examples=60)
@@ -292,3 +292,11 @@ def test_refuses_what_it_cannot_do():
         u + object()
     with pytest.raises(TypeError):
         np.add.at(u, [0], 1)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16])
+def test_union(dtype: type) -> None:
+    parts = [np.array(part, dtype) for part in ([1, 3, 3, 9], [], [0, 3, 8])]
+    assert union(parts).tolist() == [0, 1, 3, 8, 9]
+    assert union(parts).dtype == np.intp
+    assert union(parts[1:2]).tolist() == []

@@ -78,7 +78,7 @@ class Mirror:
             if name not in self._untouched or rows is None:
                 values[name] = target
             elif len(rows):
-                values[name] = RowSparse(rows, target[rows], target.shape)
+                values[name] = RowSparse(rows, target.take(rows, axis=0), target.shape)
         if values:
             self.parameters.load(values, replica.scalars)
         else:

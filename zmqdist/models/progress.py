@@ -172,6 +172,9 @@ def _sizes(rows: NDArray[Any]) -> NDArray[Any]:
 
 def _add_common(values: NDArray[Any], rows: NDArray[Any], other: RowSparse) -> None:
     """Add the rows of `other` to those of `values` that have the same numbers (sorted)."""
+    if np.array_equal(rows, other.rows):  # a tier, and what was sent of it
+        values += other.values
+        return
     _, here, there = np.intersect1d(rows, other.rows, assume_unique=True, return_indices=True)
     values[here] += other.values[there]
 

@@ -18,7 +18,7 @@ from zmqdist.models.base import Parameters, Scalar, Schema
 from zmqdist.models.changes import changed_rows
 from zmqdist.models.versions import Versions
 from zmqdist.wire.bitround import bitround
-from zmqdist.wire.rows import RowSparse, canonical_rows
+from zmqdist.wire.rows import RowSparse, canonical_rows, union
 
 MOSTLY = 0.7
 """Part of an array's rows from which on the whole array is sent without row numbers."""
@@ -114,9 +114,10 @@ class Snapshot:
                 part = kept.by_rows and len(changed) < len(kept.stamps)
                 memory.changes(name, changed if part else None)
             if kept.by_rows:
-                kept.values[changed] = live[changed]
+                rows = live.take(changed, axis=0)
+                kept.values[changed] = rows
                 kept.stamps[changed] = version
-                changes[name] = _part(kept.values, changed)
+                changes[name] = _part(kept.values, changed, rows)
             else:
                 np.copyto(kept.values, live)
                 kept.stamps[:] = version
@@ -155,7 +156,7 @@ class Snapshot:
             elif name in rows:
                 wanted = rows[name]
                 if not canonical_rows(wanted, len(kept.stamps)):
-                    wanted = np.unique(wanted)
+                    wanted = union([wanted])
                     wanted = wanted[(wanted >= 0) & (wanted < len(kept.stamps))]
                 changed = wanted[kept.stamps[wanted] > have]
             else:
@@ -172,17 +173,17 @@ class Snapshot:
             parts.append(changed_rows(kept.values, live))
         if len(parts) == 1:
             return parts[0]
-        return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.intp)
+        return union(parts) if parts else np.empty(0, np.intp)
 
     def _tree(self, changes: dict[str, Any], have: int) -> dict[str, Any]:
         scalars = {n: scalar for n, (scalar, stamp) in self._scalars.items() if stamp > have}
         return {"arrays": changes, "scalars": scalars}
 
 
-def _part(values: NDArray[Any], rows: NDArray[np.intp]) -> Any:
+def _part(values: NDArray[Any], rows: NDArray[np.intp], taken: NDArray[Any] | None = None) -> Any:
     if len(rows) > MOSTLY * values.shape[0]:
         return values
-    return RowSparse(rows, values[rows], values.shape)
+    return RowSparse(rows, values.take(rows, axis=0) if taken is None else taken, values.shape)
 
 
 def _rounded(part: Any, keep_bits: int) -> Any:
@@ -260,7 +261,7 @@ class Replica:
         """Return the rows of each array that came since the last call; None for all of them."""
         news, self._news = self._news, {}
         return {
-            name: parts if parts is None else np.unique(np.concatenate(parts))
+            name: None if parts is None else parts[0] if len(parts) == 1 else union(parts)
             for name, parts in news.items()
         }
 

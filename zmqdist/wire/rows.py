@@ -36,6 +36,18 @@ def canonical_rows(rows: NDArray[Any], n_rows: int) -> bool:
     return inside and bool((rows[1:] > rows[:-1]).all())
 
 
+def union(parts: Sequence[NDArray[Any]]) -> NDArray[np.intp]:
+    """Return the numbers that are in any of `parts`, in order, each once.
+
+    Sorting is many times faster than `numpy.unique`, which hashes from numpy 2.3 on.
+    """
+    numbers = np.concatenate([np.asarray(part, np.intp) for part in parts])
+    numbers.sort(kind="stable")  # of a few sorted runs: merges them
+    first = np.ones(len(numbers), bool)
+    np.not_equal(numbers[1:], numbers[:-1], out=first[1:])
+    return numbers[first]
+
+
 def occupied_rows(array: NDArray[Any]) -> NDArray[np.bool_]:
     """Which rows of `array` hold a bit that is not zero.
 
