@@ -6,7 +6,7 @@ import os
 import sys
 
 from zmqdist import ZmqDist
-from zmqdist.models.gensim_training import WORD_VECTORS, Embedding, build_vocab, chunk_words
+from zmqdist.models.gensim import WORD_VECTORS, Embedding, build_vocab, chunk_words
 
 
 def arguments(add):

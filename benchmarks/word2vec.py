@@ -144,7 +144,7 @@ def with_mllib(options, seed, partitions, held_out):
 def with_zmqdist(options, seed, partitions, held_out):
     from zmqdist import ZmqDist
     from zmqdist.merge import RowTrustRegion
-    from zmqdist.models.gensim_training import Embedding, build_vocab, chunk_words
+    from zmqdist.models.gensim import Embedding, build_vocab, chunk_words
     from zmqdist.models.tiers import Tiers
     from zmqdist.staleness import Asynchronous
 

@@ -13,7 +13,6 @@ import os
 import sys
 import tempfile
 import time
-from collections import Counter
 from itertools import islice
 
 from gensim.corpora import WikiCorpus
@@ -22,41 +21,10 @@ from gensim.test.utils import datapath
 from gensim.utils import tokenize
 from pyspark.sql import SparkSession
 
-from zmqdist import Update, ZmqDist, delta
+from zmqdist import ZmqDist
+from zmqdist.models.gensim import WORD_VECTORS, Embedding, build_vocab, chunk_words
 
 WIKIPEDIA = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
-
-
-def gradient(model, sentences):
-    """Train on about 10,000 words at a time and yield what changed."""
-    for chunk, words in chunks(sentences, model.chunk_words):
-        done = min(1.0, model.words_done / model.words_total)
-        alpha = max(model.min_alpha, model.alpha * (1 - done))
-        with delta(model) as update:
-            model.train(
-                chunk, total_examples=len(chunk), epochs=1, start_alpha=alpha, end_alpha=alpha
-            )
-        update["words_done"] = words  # the master's count sets everybody's learning rate
-        yield Update(update, examples=words)
-
-
-def descent(model, update):
-    """Add the changed rows; only these cost anything."""
-    model.wv.vectors += update.get("wv.vectors", 0)
-    model.syn1neg += update.get("syn1neg", 0)
-    model.words_done += update["words_done"]
-
-
-def chunks(sentences, chunk_words):
-    chunk, words = [], 0
-    for sentence in sentences:
-        chunk.append(sentence)
-        words += len(sentence)
-        if words >= chunk_words:
-            yield chunk, words
-            chunk, words = [], 0
-    if chunk:
-        yield chunk, words
 
 
 def main():
@@ -82,20 +50,22 @@ def main():
             sentences = sentences.coalesce(options.partitions)
         sentences = sentences.persist()
         say("counting words in Spark ...")
-        counts = word_counts(sentences)
-        model = new_model(options, counts)
+        model = new_model(options)
+        build_vocab(model, sentences)
         say(
-            f"{model.words_total // options.epochs:,} words, {len(model.wv):,} in the vocabulary, "
+            f"{model.corpus_total_words:,} words, {len(model.wv):,} in the vocabulary, "
             f"{sentences.getNumPartitions()} partitions, {options.epochs} epochs"
         )
         trained_at = time.time()
-        with ZmqDist(model, progress="words") as dd:
-            result = dd.train(sentences, gradient, descent, epochs=options.epochs)
+        # Each worker trains its own copy and exchanges the rows that change most after every chunk.
+        gradient = Embedding(chunk_words(model, workers=context.defaultParallelism))
+        with ZmqDist(model, **WORD_VECTORS, progress="words") as dd:
+            result = dd.train(sentences, gradient, epochs=options.epochs)
         seconds = time.time() - trained_at
         scores = {"zmqdist on Spark": (seconds, *evaluate(model))}
         if not options.no_compare:
             say("training plain gensim on the same text, for comparison ...")
-            scores["gensim, one process"] = compare(options, counts, sentences)
+            scores["gensim, one process"] = compare(options, sentences)
     spark.stop()
     report(model, result, scores)
     say(f"all in {time.time() - started:.0f} s")
@@ -113,31 +83,16 @@ def extract(folder):
     return path
 
 
-def word_counts(sentences):
-    def count(partition):
-        counter = Counter()
-        for sentence in partition:
-            counter.update(sentence)
-        return counter.items()
-
-    return dict(sentences.mapPartitions(count).reduceByKey(lambda a, b: a + b).collect())
-
-
-def new_model(options, counts):
-    model = Word2Vec(
+def new_model(options):
+    return Word2Vec(
         vector_size=options.dim, window=5, min_count=5, workers=1, seed=1, epochs=options.epochs
     )
-    ordered = dict(sorted(counts.items()))  # Spark's order differs from run to run
-    model.build_vocab_from_freq(ordered)
-    model.words_done = 0
-    model.words_total = options.epochs * sum(counts.values())
-    model.chunk_words = options.chunk_words
-    return model
 
 
-def compare(options, counts, sentences):
+def compare(options, sentences):
     corpus = sentences.collect()
-    model = new_model(options, counts)
+    model = new_model(options)
+    build_vocab(model, [corpus])
     started = time.time()
     model.train(corpus, total_examples=len(corpus), epochs=options.epochs)
     return (time.time() - started, *evaluate(model))
@@ -177,12 +132,6 @@ def arguments():
     add("--epochs", type=int, default=20, help="passes over the text (default: %(default)s)")
     add("--partitions", type=int, default=8, help="at least so many (default: %(default)s)")
     add("--dim", type=int, default=100, help="size of the vectors (default: %(default)s)")
-    add(
-        "--chunk-words",
-        type=int,
-        default=10_000,
-        help="words per update (default: %(default)s)",
-    )
     add("--no-compare", action="store_true", help="do not train plain gensim as well")
     return made.parse_args()
 

@@ -19,7 +19,7 @@ from zmqdist.errors import ConfigError, EvaluationError
 from zmqdist.evaluation import SHARE, Evaluation
 from zmqdist.merge import Sum
 from zmqdist.models import parameters_of
-from zmqdist.models.gensim_training import WORD_VECTORS, Embedding, build_vocab
+from zmqdist.models.gensim import WORD_VECTORS, Embedding, build_vocab
 from zmqdist.models.snapshot import Replica
 from zmqdist.models.structure import dump_structure
 from zmqdist.result import TrainResult

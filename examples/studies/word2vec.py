@@ -16,7 +16,7 @@ import numpy as np
 from gensim.models import Word2Vec
 from gensim.test.utils import datapath
 
-from zmqdist.models.gensim_training import Embedding, build_vocab
+from zmqdist.models.gensim import Embedding, build_vocab
 from zmqdist.tuning.catalogue import Task
 from zmqdist.tuning.problems import Problem
 

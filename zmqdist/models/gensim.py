@@ -1,4 +1,4 @@
-"""The adapter for gensim 4: what Word2Vec, Doc2Vec and FastText learn.
+"""The adapter for gensim 4: what Word2Vec, Doc2Vec and FastText learn, and all to train them.
 
 Owns the knowledge which attributes of a gensim model are weights, which are
 counts, which are settings, and what gensim computes from the weights.
@@ -17,6 +17,13 @@ from scipy.sparse import csr_matrix
 from zmqdist.errors import ModelError
 from zmqdist.models.arrays import Path, PathParameters
 from zmqdist.models.base import as_scalar
+from zmqdist.models.gensim_training import (
+    TIERS,
+    WORD_VECTORS,
+    Embedding,
+    build_vocab,
+    chunk_words,
+)
 
 # Settings are what a constructor takes, and these. They go from the master to the workers only:
 # gradients that set `model.alpha` before they train would move it further with each update.
@@ -129,3 +136,14 @@ class GensimParameters(PathParameters):
 def adapt(model: Any) -> GensimParameters | None:
     """Return the weights of a Word2Vec, Doc2Vec or FastText; None for other gensim models."""
     return GensimParameters(model) if isinstance(model, Word2Vec) else None
+
+
+__all__ = [
+    "TIERS",
+    "WORD_VECTORS",
+    "Embedding",
+    "GensimParameters",
+    "adapt",
+    "build_vocab",
+    "chunk_words",
+]

@@ -35,8 +35,8 @@ class Embedding:
     Parameters
     ----------
     chunk_words : int, optional
-        Words between two exchanges; default ``chunk_words(model, 8)``. Words in flight,
-        workers times this, are what costs accuracy.
+        Words between two exchanges; default ``chunk_words(model, 8)``. What the other
+        workers train meanwhile, each so many words, is what costs accuracy.
     tiers : Tiers
         Which rows are exchanged how often.
 
@@ -83,14 +83,14 @@ def chunk_words(model: Any, workers: int) -> int:
 
     Notes
     -----
-    Measured (docs/word2vec.md): so many words in flight cost nothing yet. The most
-    frequent rows are what limits them. Skip-gram visits these once for each word of the
-    window where CBOW does once, and in hierarchical softmax all words share the nodes
-    near the root of the tree.
+    Measured (docs/word2vec.md): so many words trained by the others meanwhile cost nothing
+    yet. The most frequent rows are what limits them. Skip-gram visits these once for each
+    word of the window where CBOW does once, and in hierarchical softmax all words share the
+    nodes near the root of the tree.
     """
     skip_gram = bool(model.sg)
-    in_flight = (1_000 if skip_gram else 4_000) if model.hs else (4_000 if skip_gram else 8_000)
-    return max(50, in_flight // workers)
+    others = (875 if skip_gram else 3_500) if model.hs else (3_500 if skip_gram else 7_000)
+    return max(50, others // max(1, workers - 1))
 
 
 def _chunks(sentences: Iterable[Any], size: int) -> Iterator[tuple[list[Any], int]]:
