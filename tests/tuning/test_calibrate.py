@@ -9,7 +9,7 @@ import pytest
 
 from zmqdist.errors import ConfigError
 from zmqdist.staleness import Asynchronous, BoundedStaleness
-from zmqdist.tuning.calibrate import calibrate, compare, fit
+from zmqdist.tuning.calibrate import _between_steps, calibrate, compare, fit
 from zmqdist.tuning.cluster import Cluster
 from zmqdist.tuning.delays import (
     Constant,
@@ -96,6 +96,16 @@ def test_workers_that_differ_keep_their_own_times() -> None:
     assert isinstance(cluster.compute, tuple)
     means = [delay.mean for delay in cluster.compute]
     assert means == pytest.approx([0.01, 0.05, 0.01, 0.05], rel=0.05)
+
+
+def test_time_between_steps_counts() -> None:
+    """Of a real run a record does not say what reading and being scheduled cost."""
+    seen = run(4, 2, machines={"compute": Constant(0.025)}, staleness=Asynchronous())
+    record = {**seen.record, "compute_s": seen.record["compute_s"] - 0.005}
+    found = calibrate(record, max_in_flight=2, staleness=Asynchronous())
+    assert found.fits[0].delay.mean == pytest.approx(0.025, rel=0.01)
+    one_each = {name: column[:4] for name, column in record.items()}
+    assert _between_steps(one_each) == 0.0
 
 
 def test_what_fits_no_family_is_replayed() -> None:

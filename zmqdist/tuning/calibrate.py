@@ -122,7 +122,8 @@ def calibrate(
     Returns
     -------
     Calibration
-        Its cluster has the run's number of workers; see `Cluster.with_workers`. What a record
+        Its cluster has the run's number of workers; see `Cluster.with_workers`. Time between
+        steps that is neither computing nor coding nor waiting counts as computing. What a record
         does not show on its own, the time that a message takes, is found by simulating:
         with one update in flight from how long workers waited, else from how stale the
         updates were. It holds the transfer of updates and versions of this size.
@@ -136,7 +137,7 @@ def calibrate(
     if len(rows) < LEAST:
         raise ConfigError(f"the record has {len(rows)} updates; at least {LEAST} are needed")
     rows = rows[int(WARM_UP * len(rows)) :]
-    compute_s = record["compute_s"][rows] + record["encode_s"][rows]
+    compute_s = record["compute_s"][rows] + record["encode_s"][rows] + _between_steps(record)
     workers = record["worker"][rows]
     names = np.unique(workers)
     fits = fit(compute_s)
@@ -238,6 +239,23 @@ def _facts(record: Columns) -> tuple[float, float, float, NDArray[np.int64]]:
     taus = record["tau"][applied]
     rate = (len(applied) - 1) / span if span else math.inf
     return rate, float(taus.mean()), len(applied) / len(rows), taus
+
+
+def _between_steps(record: Columns) -> float:
+    """Return the mean time of a step that the record does not account for, in seconds.
+
+    Reading items, taking in a version, being scheduled: what lies between two updates of a
+    worker is more than computing, coding and waiting.
+    """
+    spans: list[Times] = []
+    told = record["compute_s"] + record["encode_s"] + record["wait_s"]
+    place = (record["epoch"], record["partition"], record["worker"])
+    for one in np.unique(np.stack(place), axis=1).T:
+        rows = np.flatnonzero(np.all(np.stack(place) == one[:, None], axis=0))
+        rows = rows[int(WARM_UP * len(rows)) :]
+        spans.append(np.diff(record["time_s"][rows]) - told[rows[1:]])
+    every = np.concatenate(spans)
+    return max(0.0, float(every.mean())) if len(every) else 0.0
 
 
 def _compute(lags: list[Times], fits: list[Fit], correlation: float) -> Delay | tuple[Delay, ...]:
