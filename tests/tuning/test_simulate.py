@@ -425,3 +425,25 @@ def test_clusters_are_read_back_as_written(tmp_path: Path) -> None:
     (tmp_path / "broken").write_text("{")
     with pytest.raises(ConfigError, match="broken"):
         Cluster.load(tmp_path / "broken")
+
+
+def test_a_policy_that_adapts_itself_shows_what_it_did() -> None:
+    problem = quadratic(np.ones(3), start=np.ones(3))
+    result = simulate(
+        CLUSTER,
+        problem.model(),
+        problem.data(4, 0),
+        problem.gradient,
+        SGD(0.01),
+        staleness=Ringmaster("auto", "requeue"),
+        batch_size=1,
+        evaluate=problem.evaluate,
+        evaluate_every=10,
+        max_updates=100,
+    )
+    assert [entry["bound"] for entry in result.history] == [
+        1 if entry["version"] == 0 else np.floor(np.sqrt(entry["version"] - 1))
+        for entry in result.history
+    ]
+    assert result.policy == {"bound": 9}
+    assert "bound" in result.summary()

@@ -107,6 +107,19 @@ def test_the_simulator_repeats_itself_and_delays_are_common() -> None:
             assert same.intermediate_values == by_key[8, 0.1, 0].intermediate_values
 
 
+def test_a_policy_that_adapts_itself_shows_what_it_did(capsys: pytest.CaptureFixture[str]) -> None:
+    text = Path("bowl.toml").read_text().replace('"async"]', '"auto"]')
+    Path("bowl.toml").write_text(text.replace("lr = [0.1, 0.4]", "lr = 0.2"))
+    assert main(["run", "bowl.toml"]) == 0
+    capsys.readouterr()
+    assert main(["export", "bowl.toml"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    for row in rows:
+        shown = row["user_attrs_policy_bound"]
+        assert bool(shown) == (row["params_policy"] == "auto")
+        assert not shown or 1 <= float(shown) <= 16 * 4
+
+
 def test_local_processes(capsys: pytest.CaptureFixture[str]) -> None:
     text = Path("bowl.toml").read_text().replace("workers = 4", "workers = 2")
     text = text.replace("lr = [0.1, 0.4]", "lr = 0.2").replace("seeds = 2", "seeds = 1")

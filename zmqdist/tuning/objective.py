@@ -117,4 +117,5 @@ def facts(outcome: Outcome) -> dict[str, float | int | str]:
         "updates_per_s": outcome.version / outcome.seconds if outcome.seconds else 0.0,
         "staleness": outcome.staleness_mean,
         "accepted": outcome.accepted,
+        **{f"policy_{name}": value for name, value in outcome.policy.items()},
     }

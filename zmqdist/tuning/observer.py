@@ -72,6 +72,8 @@ class Observer:
         As in `zmqdist.tuning.simulate.simulate`.
     every, every_s : int, float or None
         ``evaluate_every`` and ``evaluate_every_s``.
+    figures : callable () -> dict of str to float
+        What the policy shows; see `zmqdist.core.staleness.Policy.figures`.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Observer:
         stop: Callable[[Entry], bool] | None,
         callbacks: Sequence[Callable[[Entry], object]],
         max_updates: int | None,
+        figures: Callable[[], Entry],
     ) -> None:
         if evaluate is not None and every is None and every_s is None:
             raise ConfigError("evaluate needs evaluate_every or evaluate_every_s")
@@ -97,7 +100,7 @@ class Observer:
         self._agenda, self._result, self._rows, self._model = agenda, result, rows, model
         self._evaluate = evaluate or (lambda model: {})
         self._every, self._every_s = every, every_s
-        self._stop, self._callbacks = stop, callbacks
+        self._stop, self._callbacks, self._figures = stop, callbacks, figures
         self._max_updates = math.inf if max_updates is None else max_updates
         self._taus: Counter[int] = Counter()
         self._sum_tau = self._count = 0
@@ -147,6 +150,7 @@ class Observer:
             "applied": result.applied,
             "examples": result.examples,
             "staleness": self._sum_tau / self._count if self._count else 0.0,
+            **self._figures(),
             **{name: float(value) for name, value in figures.items()},
         }
         self._sum_tau = self._count = 0
@@ -165,6 +169,7 @@ class Observer:
         """Fill in the rest of the result."""
         result = self._result
         result.seconds = end_s
+        result.policy = self._figures()
         result.staleness = dict(sorted(self._taus.items()))
         result.events = self._agenda.happened
         if self._rows is not None:

@@ -69,6 +69,8 @@ class Outcome:
     cycle_s : float or None
         Mean time from the beginning of a worker's step to that of its next one, less what it
         spent held back by the policy or waiting for an answer.
+    policy : dict of str to float
+        What a policy that adapts itself shows at the end, as `zmqdist.result.TrainResult.policy`.
     """
 
     ended: str = "budget"
@@ -83,6 +85,7 @@ class Outcome:
     by_partition: list[int] = field(default_factory=list)
     service_s: float | None = None
     cycle_s: float | None = None
+    policy: dict[str, float] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:
@@ -106,7 +109,7 @@ class Outcome:
         """Take over the totals of a `TrainResult`'s attributes."""
         for name in ("seconds", "applied", "rejected", "requeued", "version"):
             setattr(self, name, result[name])
-        self.staleness = dict(result["staleness"])
+        self.staleness, self.policy = dict(result["staleness"]), dict(result["policy"])
 
     def read_record(self, record: Mapping[str, Any], workers: int) -> None:
         """Take over what a record says, of a run or of a simulation.

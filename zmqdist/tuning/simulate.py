@@ -125,6 +125,7 @@ def simulate(
         stop=stop,
         callbacks=callbacks,
         max_updates=max_updates,
+        figures=policy.figures,
     )
     if data is not None and gradient is not None:
         work = Work(batches_of(data, batch_size), epochs, agenda)
