@@ -214,7 +214,7 @@ class Job:
 
 
 def program(model, sentences):
-    """The gradient of DeepDist's own example, in the words of gensim 4."""  # noqa: D401
+    """Compute what the gradient of DeepDist's own example does, in the words of gensim 4."""
     sentences = list(sentences)
     vectors, syn1neg = model.wv.vectors.copy(), model.syn1neg.copy()
     model.train(

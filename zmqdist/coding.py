@@ -43,6 +43,7 @@ class UpdateCoder:
         self._choice = Choice(self._link) if free else None
         self._settled: deque[tuple[int, bool]] = deque()
         self._left: dict[int, tuple[int, float] | None] = {}
+        self._travel_s = 0.0
 
     def encode(self, step: int, update: Any) -> Encoded:
         """Encode the update of a step.
@@ -72,7 +73,14 @@ class UpdateCoder:
         """Note what became of a step."""
         self._settled.append((step, applied))
         if (left := self._left.pop(step, None)) is not None:
-            self._link.moved(left[0], time.monotonic() - left[1])
+            seconds = time.monotonic() - left[1]
+            self._link.moved(left[0], seconds)
+            self._travel_s += seconds
+
+    def take_travel_s(self) -> float:
+        """Return how long updates took from leaving to their answer since the last call."""
+        travel_s, self._travel_s = self._travel_s, 0.0
+        return round(travel_s, 6)
 
     def take_in(self) -> None:
         """Give back what `settle` noted as not applied."""

@@ -23,6 +23,7 @@ from zmqdist.core.lineage import Point
 from zmqdist.core.messages import Push
 from zmqdist.core.phases import Phase, Wait
 from zmqdist.core.report import shortened
+from zmqdist.core.spent import Spent
 from zmqdist.core.worker_actions import (
     Action,
     Forget,
@@ -136,7 +137,7 @@ class Connection:
         self._outgoing = Outgoing(self._borrow_coder())
         self._mirror: Mirror | None = None
         self._error: BaseException | None = None
-        self._waited_s = dict.fromkeys(Wait, 0.0)
+        self._spent = Spent(time.monotonic())
         self._tick_at = 0.0
         self._state = WorkerState(
             run=assignment.run,
@@ -211,12 +212,10 @@ class Connection:
             self._raise_if_over()
             if encoded is not None:
                 self._outgoing.keep(push.step, encoded)
-            waited_s, self._waited_s = self._waited_s, dict.fromkeys(Wait, 0.0)
-            times: dict[str, Any] = {
-                f"wait_{what.value}_s": round(s, 6) for what, s in waited_s.items()
-            }
-            push = replace(push, encode_s=round(encode_s, 6), **times)
-            self._perform(self._state.push(push, time.monotonic()))
+            now = time.monotonic()
+            times: dict[str, Any] = self._spent.take(now, push.compute_s, encode_s)
+            times["travel_s"] = self._outgoing.coder.take_travel_s()
+            self._perform(self._state.push(replace(push, **times), now))
 
     def take_requeued(self) -> int | None:
         """Return a step that has to be computed again, None if there is none."""
@@ -277,7 +276,7 @@ class Connection:
         self._raise_if_over()
         started = time.monotonic()
         self._sockets.wait(timeout_s)
-        self._waited_s[what] += time.monotonic() - started
+        self._spent.waited(what, time.monotonic() - started)
         self._serve()
         self._raise_if_over()
 
@@ -308,7 +307,7 @@ class Connection:
                         f"{self.assignment.where}"
                     )
                 self._wait(min(left_s, POLL_S))
-            self._waited_s = dict.fromkeys(Wait, 0.0)  # that was for no update
+            self._spent.restart(time.monotonic())
 
     # ---- serving the sockets ------------------------------------------------------------------
 

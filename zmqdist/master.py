@@ -189,7 +189,7 @@ class Master:
         self._thread.start()
 
     def stop(self) -> None:
-        """Make `run` return and, if it runs in a thread, wait for it."""
+        """Make `run` return and wait for its thread, if there is one."""
         self._stopping.set()
         self._sockets.wake()
         if self._thread is not None:
@@ -202,8 +202,10 @@ class Master:
                 self._sockets.wait(self._patience_s())
                 self._drain()
                 self._checkpoints.look(self)
-                self._perform(self.state.tick(time.monotonic()))
-                self._record.tick(time.monotonic())
+                now = time.monotonic()
+                self._perform(self.state.tick(now))
+                self._record.tick(now)
+                self.state.totals.busy_s += time.monotonic() - now
             self._checkpoints.finish(self)
         except BaseException as error:
             self.error = error
@@ -228,8 +230,9 @@ class Master:
 
     def _drain(self) -> None:
         """Handle what waits: before time passes, or live workers would look dead."""
-        until = time.monotonic() + DRAIN_S
-        while (envelope := self._sockets.receive()) is not None:
+        before = time.monotonic()
+        until = before + DRAIN_S
+        while before <= until and (envelope := self._sockets.receive()) is not None:
             now = time.monotonic()
             if envelope.role == "driver" or self._budgets.spend(envelope.peer, now):
                 self._take(envelope)
@@ -240,8 +243,8 @@ class Master:
                     log.warning("a peer sends too much that settles nothing: dropped%s", more)
             if self.state.publish_due(now):
                 self._publish()
-            if now > until:
-                return
+            self.state.totals.busy_s += (now := time.monotonic()) - before
+            before = now
 
     def _take(self, envelope: Envelope) -> None:
         size_bytes = sum(map(len, envelope.frames))
@@ -313,7 +316,7 @@ class Master:
             self._record.answered(action.push, answers, self.state.sessions)
             self._perform(answers)
             return
-        look = Look()
+        look, started = Look(), time.monotonic()
         try:
             update = received.decode(self._max_update_bytes, look)
         except RemoteProtocolError as error:
@@ -324,6 +327,7 @@ class Master:
             self._perform(self.state.misfit(action, "update", str(error)))
             return
         self.state.totals.bytes_received_decoded += tree_bytes(update)
+        self.state.totals.decode_s += time.monotonic() - started
         try:
             update = self._weighing.checked(update, finite=look.finite)
             weighed = self._weighing.weighed(update, action, base, self.state.version)
@@ -357,6 +361,7 @@ class Master:
                 self._record.applied(action, self.state.version)
 
     def _descend(self, update: Any) -> None:
+        started = time.monotonic()
         if self.descent is None:
             add(self.parameters, update)
             self._publisher.touched(update, only=True)
@@ -364,6 +369,7 @@ class Master:
             self._publisher.touched(update, only=False)
             self.descent(self.model, update)
             self.parameters.arrays(), self.parameters.scalars()  # still what they were
+        self.state.totals.descent_s += time.monotonic() - started
 
     def _failure(self, error: Exception) -> tuple[str, str, str]:
         """Return what failed, the error and its traceback."""

@@ -79,7 +79,9 @@ class Publisher:
         self._state.totals.max_row_norm = self._norms.largest
         if self._sockets.subscribed and base >= 0:
             self._sockets.publish(self._state.run.encode(), self._frames(base, tree))
-        self._state.was_published(started, time.monotonic())
+        ended = time.monotonic()
+        self._state.totals.publish_s += ended - started
+        self._state.was_published(started, ended)
 
     def moved_since(self, base: int) -> Moved | None:
         """Return how the model has moved since a version; None if that is not remembered."""
@@ -94,6 +96,7 @@ class Publisher:
         RemoteProtocolError
             The pull of a part does not name rows.
         """
+        started = time.monotonic()
         rows = None
         if action.part:
             rows = received.decode(self._max_pull_bytes)
@@ -103,6 +106,7 @@ class Publisher:
         base = min(action.have, self._snapshot.version)
         tree = self._snapshot.since(base, rows, action.keep_bits)
         self._sockets.send(action.peer, self._frames(base, tree, action.part))
+        self._state.totals.publish_s += time.monotonic() - started
 
     def _frames(self, base: int, tree: dict[str, Any], part: int = 0) -> list[Any]:
         state = self._state

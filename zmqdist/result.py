@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from zmqdist.breakdown import Breakdown
 from zmqdist.core.messages import Report
 from zmqdist.errors import ConfigError
 
@@ -57,6 +58,11 @@ class TrainResult:
         staleness (mean since the entry before), and the means of the updates' metrics. Entries of
         evaluations hold what `evaluate` returned, the version that it is of, when that
         was taken, and `evaluation_s`, the time that `evaluate` took.
+    times : dict of str to float
+        Where time went, in seconds: of all workers together ``compute_s``, ``encode_s``,
+        ``wait_ack_s``, ``wait_gate_s``, ``wait_model_s``, ``other_s`` and ``travel_s``; of the
+        master ``busy_s``, of which ``decode_s``, ``descent_s`` and ``publish_s``. See
+        `zmqdist.breakdown.Breakdown`, which `breakdown` makes of them.
     stopped : str
         Why the run ended before its data did; empty if it did not.
     """
@@ -84,13 +90,16 @@ class TrainResult:
     max_row_norm: float = 0.0
     clipped: int = 0
     policy: dict[str, float] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def between(cls, before: Report, after: Report, seconds: float) -> TrainResult:
         """Return the difference of two reports of one master."""
         result = cls(version=after.version, seconds=seconds)
         for name, total in after.totals.items():
-            if hasattr(result, name):
+            if name.endswith("_s"):
+                result.times[name] = total - before.totals.get(name, 0.0)
+            elif hasattr(result, name):
                 setattr(result, name, int(total - before.totals.get(name, 0)))
         result.policy = dict(after.policy)
         result.max_row_norm = after.totals["max_row_norm"]  # no count: the largest so far
@@ -104,6 +113,12 @@ class TrainResult:
         """Mean staleness of the applied updates, in versions; 0 without any."""
         total = sum(tau * count for tau, count in self.staleness.items())
         return total / max(1, sum(self.staleness.values()))
+
+    @property
+    def breakdown(self) -> Breakdown:
+        """Where time went, what that allows at most, and what would help."""
+        updates = self.applied + self.rejected + self.requeued
+        return Breakdown(self.seconds, updates, self.examples, **self.times)
 
     @property
     def evaluations(self) -> list[dict[str, float]]:
@@ -134,7 +149,7 @@ class TrainResult:
             rows.append((name, f"{value:.4g} at version {self.evaluations[-1]['version']:,}"))
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {value}" for name, value in rows]
-        return "\n".join([*lines, *self._histogram()])
+        return "\n".join([*lines, *self._histogram(), *self.breakdown.lines()])
 
     def _course(self, name: str) -> str:
         """Say how a figure of the policy has moved."""

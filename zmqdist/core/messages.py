@@ -56,7 +56,9 @@ class Push(Message):
 
     The worker waited `wait_ack_s` seconds for answers, `wait_gate_s` for its limit and
     `wait_model_s` for a fresher model since its update before, computed for `compute_s`
-    and coded for `encode_s`. For `half_dot` and `half_sq` see `zmqdist.core.staleness.Arrival`.
+    and coded for `encode_s`; `other_s` is the rest of its time. `travel_s` sums up, over the
+    updates answered since then, the seconds from leaving to the answer. For `half_dot` and
+    `half_sq` see `zmqdist.core.staleness.Arrival`.
     """
 
     kind: ClassVar[str] = "push"
@@ -73,6 +75,8 @@ class Push(Message):
     wait_model_s: float = 0.0
     compute_s: float = 0.0
     encode_s: float = 0.0
+    other_s: float = 0.0
+    travel_s: float = 0.0
     half_dot: float | None = None
     half_sq: float | None = None
     incarnation: int = 0

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from zmqdist.core.actions import Apply
-from zmqdist.core.messages import Report
+from zmqdist.core.messages import Push, Report
 
 
 @dataclass(slots=True)
@@ -16,7 +16,9 @@ class Totals:
     """Counters since the run began; all only grow.
 
     `settled` counts steps, those whose updates wait in a buffer included; `max_row_norm`
-    is the largest norm of a row that was published.
+    is the largest norm of a row that was published. The times are sums: up to `travel_s`
+    those of all workers, as `Push` has them, then the master's. It spent `busy_s` on
+    messages and on what is due by the clock; the other three are parts of that.
     """
 
     settled: int = 0
@@ -42,6 +44,27 @@ class Totals:
     max_row_norm: float = 0.0
     checkpoints: int = 0
     checkpoints_failed: int = 0
+    compute_s: float = 0.0
+    encode_s: float = 0.0
+    wait_ack_s: float = 0.0
+    wait_gate_s: float = 0.0
+    wait_model_s: float = 0.0
+    other_s: float = 0.0
+    travel_s: float = 0.0
+    decode_s: float = 0.0
+    descent_s: float = 0.0
+    publish_s: float = 0.0
+    busy_s: float = 0.0
+
+    def worked(self, push: Push) -> None:
+        """Add a worker's times up."""
+        self.compute_s += push.compute_s
+        self.encode_s += push.encode_s
+        self.wait_ack_s += push.wait_ack_s
+        self.wait_gate_s += push.wait_gate_s
+        self.wait_model_s += push.wait_model_s
+        self.other_s += push.other_s
+        self.travel_s += push.travel_s
 
 
 @dataclass(slots=True)

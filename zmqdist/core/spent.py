@@ -1,0 +1,41 @@
+"""What a worker's time went for, from one push to the next."""
+
+from __future__ import annotations
+
+from zmqdist.core.phases import Wait
+
+
+class Spent:
+    """Sums up the waits since the last push; what nobody measured is the rest.
+
+    Parameters
+    ----------
+    now : float
+    """
+
+    def __init__(self, now: float) -> None:
+        self.restart(now)
+
+    def restart(self, now: float) -> None:
+        """Begin anew: what was before is for no push."""
+        self._since = now
+        self._waited_s = dict.fromkeys(Wait, 0.0)
+
+    def waited(self, what: Wait, seconds: float) -> None:
+        """Note a wait."""
+        self._waited_s[what] += seconds
+
+    def take(self, now: float, compute_s: float, encode_s: float) -> dict[str, float]:
+        """Return the times of a `Push`, and begin anew.
+
+        Parameters
+        ----------
+        now : float
+        compute_s, encode_s : float
+            What was measured elsewhere since the last push, in seconds.
+        """
+        times = {f"wait_{what.value}_s": seconds for what, seconds in self._waited_s.items()}
+        times["encode_s"] = encode_s
+        times["other_s"] = max(0.0, now - self._since - compute_s - sum(times.values()))
+        self.restart(now)
+        return {name: round(seconds, 6) for name, seconds in times.items()}
