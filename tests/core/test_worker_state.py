@@ -346,10 +346,10 @@ def test_heartbeat_and_resends() -> None:
     push = step(state, 1, now=0.5)
     assert state.tick(IMPATIENT_S - 0.1) == []
     assert state.tick(IMPATIENT_S) == [SendToMaster(Heartbeat(1))]  # a push waits: ask sooner
-    assert state.tick(BEAT_S) == [SendToMaster(Heartbeat(1))]
+    assert state.tick(BEAT_S) == [SendToMaster(Heartbeat(1, 1))]
     assert state.tick(BEAT_S + 0.5) == [SendUpdate(push)]
     assert state.tick(BEAT_S + 0.6) == []
-    assert state.tick(BEAT_S + IMPATIENT_S) == [SendToMaster(Heartbeat(1))]
+    assert state.tick(BEAT_S + IMPATIENT_S) == [SendToMaster(Heartbeat(1, 2))]
 
 
 def test_heartbeat_of_a_worker_that_waits_for_nothing() -> None:
@@ -428,7 +428,7 @@ def test_own_sleep_is_not_the_masters_silence() -> None:
     state = active()
     state.tick(BEAT_S)
     state.receive(Pong(1, None), BEAT_S)
-    assert state.tick(1000.0) == [SendToMaster(Heartbeat(1))]
+    assert state.tick(1000.0) == [SendToMaster(Heartbeat(1, 1))]
     assert state.tick(1001.0) == []
     assert state.phase is Phase.ACTIVE
 

@@ -132,10 +132,9 @@ class MasterState:
             case Pull(session=0):
                 return self._pull(peer, message)
             case Push() | Pull() | Heartbeat() | Finish() | Fail():
-                session = self.sessions.heard(message.session, peer, now)
-                if session is None:
-                    return [Send(peer, Rejoin(message.session))]
-                return self._from_worker(session, message, now)
+                if (session := self.sessions.heard(message.session, peer, now)) is not None:
+                    return self._from_worker(session, message, now)
+                return [Send(peer, Rejoin(message.session))]
         return [Send(peer, Refused(f"a master takes no {message.kind!r} message"))]
 
     def _from_worker(self, session: Session, message: Message, now: float) -> list[Action]:
@@ -148,7 +147,8 @@ class MasterState:
                 return self._finish(session, message)
             case Fail():
                 return self._fail(session, message)
-        return [Send(session.peer, Pong(session.number, session.limit))]
+        number = message.number if isinstance(message, Heartbeat) else 0
+        return [Send(session.peer, Pong(session.number, session.limit, number))]
 
     def tick(self, now: float) -> list[Action]:
         """Let time pass: evict silent workers, publish if it is due.

@@ -101,10 +101,11 @@ class Pull(Message):
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat(Message):
-    """The worker lives; answered by `Pong`."""
+    """The worker lives; answered by `Pong` with the same `number`."""
 
     kind: ClassVar[str] = "heartbeat"
     session: int
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,11 +263,12 @@ class Go(Message):
 
 @dataclass(frozen=True, slots=True)
 class Pong(Message):
-    """Answer to `Heartbeat`; `limit` again, in case its `Go` was lost."""
+    """Answer to `Heartbeat` of that `number`; `limit` again, in case its `Go` was lost."""
 
     kind: ClassVar[str] = "pong"
     session: int
     limit: int | None
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

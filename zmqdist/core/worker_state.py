@@ -35,6 +35,7 @@ from zmqdist.core.messages import (
 from zmqdist.core.parts import Parts
 from zmqdist.core.phases import OVER, Phase, Wait
 from zmqdist.core.sharing import Seen
+from zmqdist.core.unanswered import Unanswered
 from zmqdist.core.worker_actions import (
     Action,
     Forget,
@@ -100,7 +101,7 @@ class WorkerState:
         self.next_settled = 0
         self.ahead: frozenset[int] = frozenset()
         self.complete = False
-        self.unacknowledged: dict[int, Push] = {}
+        self._unanswered = Unanswered()
         self.requeued: list[int] = []
         self.refusals: list[str] = []
         self.lease_s = 0.0
@@ -109,9 +110,6 @@ class WorkerState:
         self._asked_at: float | None = None
         self._said_hello_at = float("-inf")
         self._beat_at = now
-        self._sent_at: dict[int, float] = {}
-        self._sent_again: set[int] = set()
-        self._finishing: Finish | None = None
         self.last_heard = now
 
     # ---- asked by the worker ------------------------------------------------------
@@ -136,9 +134,8 @@ class WorkerState:
         """Send the update of a step that `may_start` let start."""
         if push.step in self.unacknowledged:
             raise LocalProtocolError(f"step {push.step} is already under way")
-        self.unacknowledged[push.step] = push
-        self._sent_at[push.step] = now
-        return [SendUpdate(self._stamped(push))]
+        self._unanswered.push(push, now)
+        return [SendUpdate(replace(push, session=self.session))]
 
     def awaits(self, push: Push) -> bool:
         """Whether the answer to this push is open.
@@ -163,6 +160,11 @@ class WorkerState:
         read = self._holding.start(self.clock)
         self.clock += 1
         return self.clock - 1, read
+
+    @property
+    def unacknowledged(self) -> dict[int, Push]:
+        """Updates that were pushed and have no answer, by step."""
+        return self._unanswered.pushes
 
     def answered(self) -> bool:
         """Whether each update is acknowledged, or at least one is to be computed again."""
@@ -216,9 +218,9 @@ class WorkerState:
 
     def finish(self, steps: int, now: float) -> list[Action]:
         """Say that all `steps` of the partition are settled."""
-        self._finishing = Finish(self.session, steps)
-        self._sent_at[-1] = now
-        return [SendToMaster(self._finishing)]
+        finish = Finish(self.session, steps)
+        self._unanswered.finish(finish, now)
+        return [SendToMaster(finish)]
 
     def fail(self, step: int, what: str, error: str, traceback: str) -> list[Action]:
         """Say that the task ends with an error."""
@@ -261,6 +263,7 @@ class WorkerState:
                 return self._say_hello(now)
             case Pong():
                 self._raise_limit(message.limit)
+                return self._unanswered.beat_answered(message.number, self.session, now)
         return []
 
     def tick(self, now: float) -> list[Action]:
@@ -281,15 +284,8 @@ class WorkerState:
         unanswered = self.unacknowledged and now - self.last_heard >= IMPATIENT_S
         if now - self._beat_at >= (min(IMPATIENT_S, beat_s) if unanswered else beat_s):
             self._beat_at = now
-            actions += self._ask(Heartbeat(self.session), now)
-        for step, push in self.unacknowledged.items():
-            if now - self._sent_at[step] >= beat_s:
-                self._sent_at[step] = now
-                self._sent_again.add(step)
-                actions.append(SendUpdate(self._stamped(push)))
-        if self._finishing and now - self._sent_at[-1] >= beat_s:
-            self._sent_at[-1] = now
-            actions.append(SendToMaster(replace(self._finishing, session=self.session)))
+            actions += self._ask(Heartbeat(self.session, self._unanswered.beat(now)), now)
+        actions += self._unanswered.overdue(self.session, now, beat_s)
         return actions + self._holding.overdue(now, max(PULL_RETRY_S, beat_s))
 
     # ---- inside ---------------------------------------------------------------------
@@ -328,18 +324,11 @@ class WorkerState:
         self.ahead = frozenset(message.ahead)
         if message.complete:
             return self._completed(asked=first)
-        actions: list[Action] = []
-        for step, push in list(self.unacknowledged.items()):
-            self._sent_at[step] = now
-            self._sent_again.add(step)
-            actions.append(SendUpdate(self._stamped(push)))
+        actions = self._unanswered.updates(self.session, now)
         # Behind the updates, so that the answer to a pull holds them
         newest = self.max_in_flight == 1
         actions += self._holding.welcome(message, first=first, newest=newest, now=now)
-        if self._finishing:
-            self._sent_at[-1] = now
-            actions.append(SendToMaster(replace(self._finishing, session=self.session)))
-        return actions
+        return actions + self._unanswered.end(self.session, now)
 
     def _of_another_life(self, message: Version, now: float) -> list[Action]:
         """Take a version of a restarted master, which may be the first that is heard of it."""
@@ -351,13 +340,11 @@ class WorkerState:
 
     def _ack(self, message: Ack, now: float) -> list[Action]:
         self._raise_limit(message.limit)
-        push = self.unacknowledged.pop(message.step, None)
+        push, again = self._unanswered.answered(message.step)
         if push is None:
             return []  # the answer to an update that was sent twice
-        del self._sent_at[message.step]
         self._answered_clock = max(self._answered_clock, push.clock + 1)
-        ours = not message.duplicate or message.step in self._sent_again
-        self._sent_again.discard(message.step)
+        ours = not message.duplicate or again
         applied = ours and message.outcome == Outcome.APPLIED
         actions: list[Action] = [Forget(message.step, applied)]
         if message.outcome == REQUEUED:
@@ -376,7 +363,7 @@ class WorkerState:
     def _completed(self, *, asked: bool = False) -> list[Action]:
         self.complete = True
         self._enter(Phase.FINISHED)
-        if not asked and self._finishing is None:
+        if not asked and not self._unanswered.finishing:
             self._enter(Phase.STOPPED)
             self.reason = "another attempt has completed this partition"
         return []
@@ -388,6 +375,3 @@ class WorkerState:
         """Take over a limit unless an older message brings it."""
         if limit is None or self._limit is None or limit > self._limit:
             self._limit = limit
-
-    def _stamped(self, push: Push) -> Push:
-        return push if push.session == self.session else replace(push, session=self.session)
