@@ -1,12 +1,13 @@
-"""Peers that mean no good, for `hostile`: python -m benchmarks._stranger KIND.
+"""Peers that mean no good, for `hostile`: python -m benchmarks._stranger KIND PROCESSOR.
 
-The address and keys come as JSON on stdin. Prints "at work" once it is, and stops by
-itself after a minute.
+The address and keys come as JSON on stdin. Prints "at work" once it is, and when it is
+terminated what it did; it stops by itself after a minute.
 """
 
 import json
 import os
 import select
+import signal
 import socket
 import sys
 import time
@@ -16,22 +17,38 @@ import zmq
 from zmqdist.core.headers import to_header
 from zmqdist.core.messages import Heartbeat, Hello, Pull
 
-LIMIT_S = 60
-CONNECTIONS = 1000
+LIMIT_S, PAUSE_S = 60, 1.0
+CONNECTIONS, CLIENTS = 1000, 200
 NULL_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+
+
+class Deeds:
+    """How often it did what, per second, said at the end."""
+
+    def __init__(self, what):
+        self.what, self.count, self._since = what, 0, time.monotonic()
+
+    def said(self, *_):
+        rate = self.count / (time.monotonic() - self._since)
+        os.write(1, f"{rate:,.0f} {self.what}/s\n".encode())
+        os._exit(0)
 
 
 def main():
     kind, told = sys.argv[1], json.load(sys.stdin)
-    os.nice(19)  # it would run on machines of its own
+    os.sched_setaffinity(0, {int(sys.argv[2])})
     host, port = told["address"].removeprefix("tcp://").rsplit(":", 1)
-    until = time.monotonic() + LIMIT_S
+    what = {"garbage": "messages", "flood": "messages"}.get(kind, "connections")
+    deeds = Deeds(what)
+    signal.signal(signal.SIGTERM, deeds.said)
+    signal.signal(signal.SIGALRM, deeds.said)
+    signal.alarm(LIMIT_S)
     {
-        "no-key": lambda: connections((host, int(port)), NULL_GREETING, until),
-        "half-a-message": lambda: connections((host, int(port)), NULL_GREETING[:11], until),
-        "unknown-key": lambda: knock(told, until),
-        "garbage": lambda: send(told, garbage(), until),
-        "flood": lambda: send(told, flood(told["run"]), until),
+        "no-key": lambda: connections((host, int(port)), NULL_GREETING, deeds),
+        "half-a-message": lambda: connections((host, int(port)), NULL_GREETING[:11], deeds),
+        "unknown-key": lambda: knock(told, deeds),
+        "garbage": lambda: send(told, garbage(), deeds),
+        "flood": lambda: send(told, flood(told["run"]), deeds),
     }[kind]()
 
 
@@ -39,7 +56,7 @@ def at_work():
     print("at work", flush=True)
 
 
-def connections(address, octets, until):
+def connections(address, octets, deeds):
     """Hold a thousand connections that say `octets`; one that is closed is made again."""
     poller, held = select.poll(), {}
 
@@ -48,11 +65,12 @@ def connections(address, octets, until):
         one.sendall(octets)
         poller.register(one, select.POLLIN)
         held[one.fileno()] = one
+        deeds.count += 1
 
     for _ in range(CONNECTIONS):
         connect()
     at_work()
-    while time.monotonic() < until:
+    while True:
         again = 0
         for number, _ in poller.poll(1000):
             try:
@@ -65,19 +83,31 @@ def connections(address, octets, until):
             again += 1
         for _ in range(again):
             connect()
-        time.sleep(1)
+        time.sleep(PAUSE_S)
 
 
-def knock(told, until):
+def knock(told, deeds):
     """Two hundred clients with keys of their own, which nobody knows."""
     context = zmq.Context()
-    context.set(zmq.MAX_SOCKETS, 1000)
-    for _ in range(200):
-        public, secret = zmq.curve_keypair()
-        dealer(context, told, public, secret)
+    context.set(zmq.MAX_SOCKETS, 20 * CLIENTS)  # closed ones count for a while
+    keys = [zmq.curve_keypair() for _ in range(CLIENTS)]
+    clients = {}
+
+    def connect(number):
+        one = dealer(context, told, *keys[number])
+        clients[number] = one, one.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        deeds.count += 1
+
+    for number in range(CLIENTS):
+        connect(number)
     at_work()
-    while time.monotonic() < until:
-        time.sleep(1)
+    while True:
+        time.sleep(PAUSE_S)
+        for number, (one, monitor) in list(clients.items()):
+            if monitor.poll(0):  # a client that was turned away does not try again by itself
+                one.disable_monitor()
+                one.close(0)
+                connect(number)
 
 
 def dealer(context, told, public, secret):
@@ -89,12 +119,13 @@ def dealer(context, told, public, secret):
     return made
 
 
-def send(told, messages, until):
+def send(told, messages, deeds):
     """Send as fast as the master takes it, under a key that it knows."""
     one = dealer(zmq.Context(), told, told["public"].encode(), told["secret"].encode())
     at_work()
-    while time.monotonic() < until:
-        one.send_multipart(next(messages))
+    for message in messages:
+        one.send_multipart(message)
+        deeds.count += 1
 
 
 def garbage():

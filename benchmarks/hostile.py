@@ -1,19 +1,24 @@
-"""Updates per second with hostile neighbours, against the same without them.
+"""Updates per second of processor time with hostile neighbours, against the same without them.
 
-Two local workers send small updates as fast as they can, with CURVE. Meanwhile another
-process, at the lowest priority since it would have a machine of its own,
+The master and two local workers, which send small updates as fast as they can, with CURVE,
+share one processor. Time is what they get of it, so that others on the machine do not count.
+Another process has a processor of its own, as if on another machine, and
 
 * holds 1,000 connections without a key, or 1,000 that stop in the midst of their first
   message, and makes each anew that is closed;
-* knocks with 200 clients whose keys nobody knows;
+* holds 200 clients whose keys nobody knows; one that was turned away knocks again within
+  a second;
 * sends garbage, or heartbeats, hellos and questions for the model, as fast as it can, under
   a key that is admitted.
 
-Lines that were logged meanwhile are counted: see ``logged`` on the line of each run.
+The line of each run says what that process did, what the master counted, how many lines it
+logged, and the updates per second of real time.
 """
 
+import contextlib
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -21,13 +26,14 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks._chaos import local_workers
 from benchmarks._harness import Case
 from zmqdist import ZmqDist
 from zmqdist.net.security import KeyPair
 from zmqdist.staleness import Asynchronous
 
 ATTACKS = ("no-key", "half-a-message", "unknown-key", "garbage", "flood")
-STEPS = 1000
+STEPS = 4000
 
 
 class Lines(logging.Handler):
@@ -54,37 +60,65 @@ def cases(options):
 
 def updates_per_s(attack):
     """Train under an attack; return the updates per second once it is under way."""
-    times, lines = [], Lines()
+    marks, lines, done, count = [], Lines(), "", 0
     logging.getLogger("zmqdist").addHandler(lines)
 
     def descent(model, update):
+        nonlocal count
         model["w"] += update["w"]
-        times.append(time.perf_counter())
+        count += 1
+        if count in (STEPS // 2, 2 * STEPS):
+            marks.append((time.perf_counter(), processor_s()))
 
+    ours, theirs = processors()
+    os.sched_setaffinity(0, {ours})  # threads and processes that are made from here on, too
     model = {"w": np.zeros(100)}
-    with ZmqDist(model, staleness=Asynchronous(), progress=False) as dd:
-        stranger = attacker(dd, attack) if attack else None
-        try:
-            dd.train([range(STEPS)] * 2, gradient, descent, batch_size=1, workers=2)
-            totals = dd._master.state.totals
-        finally:
-            if stranger is not None:
-                stranger.kill()
-                stranger.communicate()
-    logging.getLogger("zmqdist").removeHandler(lines)
-    assert model["w"][0] == len(times) == 2 * STEPS
+    try:
+        with ZmqDist(model, staleness=Asynchronous(), progress=False) as dd:
+            stranger = attacker(dd, attack, theirs) if attack else None
+            try:
+                dd.train([range(STEPS)] * 2, gradient, descent, batch_size=1, workers=2)
+                totals = dd._master.state.totals
+            finally:
+                if stranger is not None:
+                    stranger.terminate()
+                    done = stranger.communicate()[0].strip()
+    finally:
+        os.sched_setaffinity(0, {ours, theirs})
+        logging.getLogger("zmqdist").removeHandler(lines)
+    assert model["w"][0] == count == 2 * STEPS
+    (since, used_before), (until, used) = marks
+    counted = 2 * STEPS - STEPS // 2
     if attack:
         told = f"refused {totals.refused:,}, dropped {totals.dropped:,}, logged {lines.count}"
-        print(f"  {attack}: {told}", flush=True)
-    quarter = len(times) // 4
-    return (len(times) - quarter) / (times[-1] - times[quarter - 1])
+        real = f"{counted / (until - since):,.0f} updates/s of real time"
+        print(f"  {attack}: {done}; {told}; {real}", flush=True)
+    return counted / (used - used_before)
+
+
+def processor_s():
+    """Return the processor time of this process, with the master in it, and its workers."""
+    seconds = time.process_time()
+    for pid in local_workers():
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            seconds += sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+    return seconds
+
+
+def processors():
+    """Return one for the training and one for the attack."""
+    found = sorted(os.sched_getaffinity(0))
+    if len(found) < 2:
+        sys.exit("hostile needs two processors: one is the stranger's")
+    return found[0], found[1]
 
 
 def gradient(model, batch):
     return {"w": np.ones(100)}
 
 
-def attacker(dd, attack):
+def attacker(dd, attack, processor):
     """Start the other process and wait until it is at work."""
     pair = KeyPair.generate()
     dd._master._sockets.admit(pair.public)  # a worker's key that got into wrong hands
@@ -96,7 +130,7 @@ def attacker(dd, attack):
         "run": dd._master.state.run,
     }
     stranger = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks._stranger", attack],
+        [sys.executable, "-m", "benchmarks._stranger", attack, str(processor)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
