@@ -36,8 +36,9 @@ from zmqdist.core.budgets import BURST
 from zmqdist.core.messages import PROTOCOL
 from zmqdist.driver import Driver
 from zmqdist.errors import MasterLost, TrainTimeout
+from zmqdist.flood import DROPS_AT_ONCE
 from zmqdist.net.security import ClientKeys, KeyPair, MasterKeys
-from zmqdist.net.transport import MAX_FRAME_BYTES
+from zmqdist.net.transport import MAX_FRAME_BYTES, MasterSockets
 
 
 def model() -> dict[str, Any]:
@@ -235,13 +236,24 @@ class TestHostilePeers:
             assert dd.model["n"] == dd.version == 1200
             assert np.all(dd.model["w"] == 600)
 
-    def test_what_floods_is_dropped_unread(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_what_floods_is_dropped_unread(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rests: list[float] = []
+        rest = MasterSockets.rest
+
+        def counted(sockets: MasterSockets, seconds: float) -> None:
+            rests.append(seconds)
+            rest(sockets, seconds)
+
+        monkeypatch.setattr(MasterSockets, "rest", counted)
         with ZmqDist(model(), security="none") as dd, Peer(dd.address) as peer:
             assert dd._master is not None
             totals = dd._master.state.totals
             for number in range(3 * BURST):
                 peer.send("heartbeat", session=number)
             eventually(lambda: totals.dropped >= BURST, "most of it is dropped")
+            assert len(rests) > BURST // DROPS_AT_ONCE // 2  # the loop may end in between
             for _ in range(50):
                 peer.raw(b"nonsense")
             assert dd.train([range(300)] * 2, count, epochs=2).applied == 1200

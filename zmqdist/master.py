@@ -26,7 +26,6 @@ from zmqdist.core.actions import (
     Send,
     SendSnapshot,
 )
-from zmqdist.core.budgets import Budgets
 from zmqdist.core.master_state import MasterState
 from zmqdist.core.messages import Ack, Begin, Begun, End, Leave, Message, Refused, Status
 from zmqdist.core.notices import Notices
@@ -38,6 +37,7 @@ from zmqdist.errors import (
     UpdateError,
     ZmqdistError,
 )
+from zmqdist.flood import Flood
 from zmqdist.merge import Mean, RowTrustRegion
 from zmqdist.models.base import Parameters, parameters_of
 from zmqdist.models.delta import add
@@ -104,8 +104,7 @@ class Master:
         if isinstance(merge, RowTrustRegion) and not options.policy.buffers:
             self.damping = RowDamping(merge.cap)
         self._merge = merge or Mean()
-        self._budgets = Budgets()
-        self._refusals, self._floods = Notices(), Notices()
+        self._refusals = Notices()
         self._checkpoints = Checkpoints(options, self.parameters)
         try:
             self._sockets = self.sockets_type(
@@ -130,6 +129,7 @@ class Master:
             lineage=self._checkpoints.lineage,
             saving=self._checkpoints.saving,
         )
+        self._flood = Flood(self._sockets, self.state.totals)
         try:
             self._check_schema()
             self.buffered: list[Any] = self._checkpoints.go_on(self)
@@ -234,17 +234,13 @@ class Master:
         until = before + DRAIN_S
         while before <= until and (envelope := self._sockets.receive()) is not None:
             now = time.monotonic()
-            if envelope.role == "driver" or self._budgets.spend(envelope.peer, now):
+            if self._flood.admits(envelope, now):
                 self._take(envelope)
                 now = time.monotonic()
-            else:
-                self.state.totals.dropped += 1
-                if (more := self._floods.due(now)) is not None:
-                    log.warning("a peer sends too much that settles nothing: dropped%s", more)
             if self.state.publish_due(now):
                 self._publish()
             self.state.totals.busy_s += (now := time.monotonic()) - before
-            before = now
+            before = self._flood.rest(now)
 
     def _take(self, envelope: Envelope) -> None:
         size_bytes = sum(map(len, envelope.frames))
@@ -263,7 +259,7 @@ class Master:
             return
         actions = self.state.receive(envelope.peer, message, time.monotonic())
         if any(map(_gets_on, actions)):
-            self._budgets.earn(envelope.peer)
+            self._flood.earn(envelope.peer)
         self._record.answered(message, actions, self.state.sessions)
         for action in actions:
             if isinstance(action, Apply):

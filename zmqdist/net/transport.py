@@ -152,6 +152,10 @@ class MasterSockets:
         if self._waker.socket in events:
             self._waker.drain()
 
+    def rest(self, seconds: float) -> None:
+        """Read nothing for so long, at least a millisecond, unless `wake` was called."""
+        self._waker.socket.poll(max(1, round(seconds * 1000)))
+
     def _take_subscription(self, news: zmq.Frame) -> None:
         """Subscribe a peer to its run under its own key, whatever else it asked for.
 
