@@ -110,6 +110,18 @@ class Supervised:
     def address(self):
         return f"tcp://127.0.0.1:{self.ports[0]}"
 
+    def wait(self, deadline_s=120):
+        """Wait until the first life listens: a busy machine takes its time to start it."""
+        until = time.monotonic() + deadline_s
+        while time.monotonic() < until:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", self.ports[0])),
+            ):
+                return
+            threading.Event().wait(0.05)
+        raise TimeoutError(f"zmqdist-master does not listen after {deadline_s} s")
+
     def moments(self):
         """Return when each update was applied, in all lives."""
         noted = self._moments.read_bytes() if self._moments.exists() else b""
@@ -180,6 +192,7 @@ def master_killed(seed, kind=None):
                 kills.append(time.monotonic())
 
         thread = threading.Thread(target=harm, daemon=True)
+        served.wait()
         try:
             with ZmqDist(model, master=served.address, keys=f"{served.keys}.client") as dd:
                 thread.start()

@@ -26,6 +26,7 @@ def test_no_task_fails_and_the_count_is_exact(kind, sc, tmp_path, until):
     data = [[(p, step) for step in range(chaos.STEPS)] for p in range(chaos.PARTITIONS)]
     rdd = sc.parallelize(data, chaos.PARTITIONS).flatMap(lambda part: part)
     served = chaos.Supervised(tmp_path, *of_master)
+    served.wait()
     applied = []
     try:
         model = chaos.make_model()
