@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -158,6 +159,16 @@ def test_bad_flags(
         status = int(end.code or 0)
     assert status == 2
     assert re.search(message, capsys.readouterr().err.replace("\n", " "))
+
+
+def test_takes_as_many_open_files_as_it_may(folder: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        with master(folder, "--security", "none") as served:
+            assert resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_status_of_the_process() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -153,6 +154,7 @@ def _serve(options: argparse.Namespace) -> int:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    _raise_file_limit()
     sys.path.insert(0, os.getcwd())
     factory = load_function(options.model, "--model")
     descent = load_function(options.descent, "--descent") if options.descent else None
@@ -204,6 +206,13 @@ def _serve(options: argparse.Namespace) -> int:
             _save(master, options.save)
             log.info("wrote the model to %s", options.save)
     return 0
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as may be: each worker has two connections, strangers others."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _save(master: Master, path: Path) -> None:
