@@ -3,7 +3,7 @@
 The text is a folder of ``*.txt`` or ``*.txt.gz`` files of plain words, one paragraph a
 line; each file is a partition, cut further if there are more workers than files. The last
 paragraphs are held out from all. With several seeds the figures are means, and the JSON
-holds each run under "runs".
+holds each run under "runs". `--curve FILE` draws what was right after how many updates.
 """
 
 import argparse
@@ -13,10 +13,12 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 import time
 
 import numpy as np
 from gensim.models import KeyedVectors, Word2Vec
+from gensim.test.utils import datapath
 
 from benchmarks._embeddings import heldout_loss, scores
 from benchmarks._spark import session
@@ -164,9 +166,18 @@ def with_zmqdist(options, seed, partitions, held_out):
     merge = RowTrustRegion(options.cap) if options.cap else None
     try:
         with ZmqDist(model, staleness=Asynchronous(), merge=merge, progress="words") as dd:
-            result = dd.train(data, gradient, epochs=options.epochs, workers=workers)
+            result = dd.train(
+                data,
+                gradient,
+                epochs=options.epochs,
+                workers=workers,
+                evaluate=an_eighth if options.curve else None,
+                evaluate_every_s=10 if options.curve else None,
+            )
     finally:
         stop()
+    if options.curve:
+        result.plot(over="version").savefig(options.curve, dpi=80)
     taus = np.repeat(list(result.staleness), list(result.staleness.values()))
     traffic = {
         "updates": result.applied,
@@ -183,6 +194,18 @@ SYSTEMS = {"gensim": with_gensim, "mllib": with_mllib, "zmqdist": with_zmqdist}
 
 def judged(model, held_out):
     return {**scores(model.wv), "heldout_loss": round(heldout_loss(model, held_out), 4)}
+
+
+def an_eighth(model):
+    """Return the analogies' share of right answers, from an eighth of the questions."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as questions:
+        with open(datapath("questions-words.txt")) as lines:
+            for number, line in enumerate(lines):
+                if number % 8 == 0 or line.startswith(":"):
+                    questions.write(line)
+        questions.flush()
+        right, _ = model.wv.evaluate_word_analogies(questions.name, restrict_vocab=30_000)
+    return {"analogies": float(right)}
 
 
 def count(options, partitions):
@@ -244,5 +267,6 @@ def arguments():
     add("--systems", nargs="+", choices=[*SYSTEMS], default=["gensim", "zmqdist"], help="to run")
     add("--gensim-workers", type=int, default=1, help="threads of gensim (default: %(default)s)")
     add("--mllib-partitions", type=int, default=8, help="(default: %(default)s)")
+    add("--curve", metavar="FILE", help="evaluate meanwhile and draw the learning curve")
     add("--json", action="store_true", help="print one JSON object last")
     return made.parse_args()
