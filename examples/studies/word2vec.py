@@ -10,26 +10,27 @@ from __future__ import annotations
 import functools
 import glob
 import gzip
+import itertools
 import os
 
 import numpy as np
 from gensim.models import Word2Vec
 from gensim.test.utils import datapath
 
-from zmqdist.models.gensim import Embedding, build_vocab
+from zmqdist.models.gensim_training import Embedding, build_vocab
 from zmqdist.tuning.catalogue import Task
 from zmqdist.tuning.problems import Problem
 
 
-def problem(data="", epochs=5, dimensions=100, held_out=500, partitions=32):
+def problem(data="", epochs=5, dimensions=100, held_out=500, partitions=32, files=None):
     """Return the problem; the text is read when it is first needed.
 
-    `partitions` deals the small corpus out; of a folder each file is one.
+    Of a folder the first `files` files are taken (default: all).
     """
 
     @functools.cache
     def text():
-        return read(data, held_out, partitions)
+        return read(data, held_out, partitions, files)
 
     @functools.cache
     def vocabulary():
@@ -52,17 +53,19 @@ def problem(data="", epochs=5, dimensions=100, held_out=500, partitions=32):
     return Problem(model=vocabulary, data=None, gradient=None, evaluate=evaluate, task=task)
 
 
-def read(folder, held_out, partitions):
+def read(folder, held_out, partitions, files=None):
     """Return the partitions (lists of lists of words) and the paragraphs held out."""
-    if folder:
-        paths = sorted(glob.glob(os.path.join(os.path.expandvars(folder), "*.txt*")))
-        if not paths:
-            raise FileNotFoundError(f"no *.txt or *.txt.gz in {os.path.expandvars(folder)}")
-        parts = [lines(path) for path in paths]
-        return [*parts[:-1], parts[-1][:-held_out]], parts[-1][-held_out:]
-    whole = lines(datapath("lee_background.cor"))
-    kept = whole[held_out:]
-    return [kept[i::partitions] for i in range(partitions)], whole[:held_out]
+    if not folder:
+        whole = lines(datapath("lee_background.cor"))
+        kept = whole[held_out:]
+        return [kept[i::partitions] for i in range(partitions)], whole[:held_out]
+    paths = sorted(glob.glob(os.path.join(os.path.expandvars(folder), "*.txt*")))
+    if not paths:
+        raise FileNotFoundError(f"no *.txt or *.txt.gz in {os.path.expandvars(folder)}")
+    whole = [paragraph for path in paths[:files] for paragraph in lines(path)]
+    kept = whole[:-held_out]
+    cuts = [len(kept) * i // partitions for i in range(partitions + 1)]
+    return [kept[a:b] for a, b in itertools.pairwise(cuts)], whole[-held_out:]
 
 
 def lines(path):

@@ -13,7 +13,7 @@ from zmqdist.optim import SGD
 from zmqdist.tuning.catalogue import Task, bowl
 from zmqdist.tuning.outcome import WAITS, Outcome, Point
 from zmqdist.tuning.problems import Problem
-from zmqdist.tuning.real import LocalBackend, _Seen
+from zmqdist.tuning.real import LocalBackend, _Seen, computed_once
 from zmqdist.tuning.setting import Setting
 
 DELAY = {"local": {"delay": {"name": "constant", "seconds": 0.01}}}
@@ -72,6 +72,12 @@ def test_nothing_is_taken_in_after_the_target() -> None:
 def test_the_final_model_may_reach_the_target() -> None:
     outcome = run(short(20), lambda point: "target" if point.version == 40 else None)
     assert outcome.ended == "target"
+
+
+def test_in_place_what_was_sent_back_is_not_computed_again() -> None:
+    decision = np.array(["requeue", "requeue", "applied", "rejected"])
+    record = {"decision": decision, "examples": np.array([10, 10, 10, 5])}
+    assert computed_once(record)["examples"].tolist() == [0, 0, 10, 5]
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")

@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from zmqdist.api import ZmqDist
 from zmqdist.engines import start_spark
 from zmqdist.errors import ConfigError, UpdateError
@@ -68,7 +70,10 @@ class RealBackend(ABC):
                 result = self._train(problem, setting, task, seen, evaluate_every_s, path)
             finally:
                 seen.close()
-            seen.take(result, read_record(path).columns, setting.workers)
+            record: dict[str, Any] = read_record(path).columns
+            if task.tiers is not None:
+                record = computed_once(record)
+            seen.take(result, record, setting.workers)
         return seen.outcome
 
     def _train(
@@ -186,6 +191,12 @@ class SparkBackend(RealBackend):
     def close(self) -> None:
         """Stop the session."""
         self._session.stop()
+
+
+def computed_once(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a run in place, where what was sent back is only sent again."""
+    again = record["decision"] == "requeue"
+    return {**record, "examples": np.where(again, 0, record["examples"])}
 
 
 class _Seen:
