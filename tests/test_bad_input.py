@@ -381,6 +381,11 @@ class TestData:
             ({"lease_s": float("nan")}, "lease_s is nan; expected seconds > 0"),
             ({"publish_every": 0}, "publish_every is 0; expected an integer >= 1"),
             ({"publish_interval_s": -1}, "publish_interval_s is -1; expected seconds >= 0"),
+            ({"publish_bytes_per_s": 0}, "publish_bytes_per_s is 0; expected bytes > 0"),
+            (
+                {"master": "tcp://h:1", "publish_bytes_per_s": 1e6},
+                "start zmqdist-master with --publish-bytes-per-s",
+            ),
             ({"master": "somewhere"}, "address 'somewhere' is not understood; expected tcp://"),
             ({"master": "tcp://host:0"}, "expected tcp://HOST:PORT"),
             ({"master": "udp://host:5000"}, "expected tcp://HOST:PORT"),

@@ -409,3 +409,20 @@ class TestUpdates:
             result = dd.train(partitions, count_items)
         assert dd.model["n"] == sum(map(len, partitions))
         assert result.applied == 1
+
+
+def noise(model: Any, items: Any) -> Any:
+    for item in items:
+        yield {"w": np.random.default_rng(item).normal(size=10_000)}
+
+
+def test_a_cap_on_what_versions_take() -> None:
+    published = {}
+    for cap in (None, 1.0):
+        model = {"w": np.zeros(10_000)}
+        with ZmqDist(model, publish_bytes_per_s=cap, staleness=Asynchronous()) as dd:
+            result = dd.train([list(range(40))], noise)
+            assert result.applied == 40
+        published[cap] = result.bytes_published_decoded
+    assert published[1.0] < 2 * 80_000  # the model that it began with takes a day
+    assert published[None] > published[1.0]

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from zmqdist.connection import REPLICAS
 from zmqdist.core.staleness import Policy
 from zmqdist.engines import engine_for, spark_driver_host
 from zmqdist.engines.reach import check_reach, whereabouts
@@ -27,7 +26,16 @@ from zmqdist.net.security import (
     default_key_file,
     read_client_keys,
 )
-from zmqdist.options import Callback, Descent, Evaluate, MasterOptions, StopWhen, TrainOptions
+from zmqdist.options import (
+    Callback,
+    Descent,
+    Evaluate,
+    MasterOptions,
+    StopWhen,
+    TrainOptions,
+    check_links,
+    check_place,
+)
 from zmqdist.result import TrainResult
 from zmqdist.staleness.forms import as_policy
 from zmqdist.task import Gradient
@@ -75,6 +83,8 @@ class ZmqDist:
         Publish each so many versions. Default: as often as costs allow.
     publish_interval_s : float, optional
         Publish at most once in so many seconds.
+    publish_bytes_per_s : float, optional
+        Send versions to all workers at no more than so many bytes per second on average.
     max_in_flight : int, default=2
         Updates that one worker may have under way, the one it computes included. 1
         computes each update on the newest model, 2 computes while the one before
@@ -139,6 +149,7 @@ class ZmqDist:
         keys: str | Path | None = None,
         publish_every: int | None = None,
         publish_interval_s: float | None = None,
+        publish_bytes_per_s: float | None = None,
         max_in_flight: int = 2,
         replica: str = "auto",
         checkpoint: str | Path | None = None,
@@ -149,19 +160,8 @@ class ZmqDist:
         record: str | Path | None = None,
         progress: bool | str | None = None,
     ) -> None:
-        if security not in ("curve", "none"):
-            raise ConfigError(f"security is {security!r}; expected 'curve' or 'none'")
-        if keys is not None and master is None:
-            raise ConfigError("keys= is the key file for master=; one started here makes its own")
-        for name, path in (("checkpoint", checkpoint), ("record", record)):
-            if path is not None and master is not None:
-                raise ConfigError(
-                    f"{name}= is for a master started here; start zmqdist-master with --{name}"
-                )
-        if not isinstance(max_in_flight, int) or max_in_flight < 1:
-            raise ConfigError(f"max_in_flight is {max_in_flight!r}; expected an integer >= 1")
-        if replica not in REPLICAS:
-            raise ConfigError(f"replica is {replica!r}; expected one of {', '.join(REPLICAS)}")
+        check_links(security, max_in_flight, replica)
+        check_place(master, keys, checkpoint, record, publish_bytes_per_s)
         self._options = MasterOptions(
             port=port,
             publish_port=publish_port,
@@ -172,6 +172,7 @@ class ZmqDist:
             max_norm=max_norm,
             publish_every=publish_every,
             publish_interval_s=publish_interval_s,
+            publish_bytes_per_s=publish_bytes_per_s,
             checkpoint=checkpoint,
             checkpoint_every_s=checkpoint_every_s,
             resume=resume if master is None else False,
@@ -195,8 +196,6 @@ class ZmqDist:
         self._client_keys: ClientKeys | None = None
         self._training = threading.Lock()
         self._last = TrainResult()
-        if master is not None:
-            parse_address(master)
 
     # ---- life ----------------------------------------------------------------------------
 

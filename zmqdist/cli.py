@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
         default="curve",
         help="none talks plain TCP to anybody (default: %(default)s)",
     )
+    add("--publish-bytes-per-s", type=float, metavar="BYTES", help="cap on what versions take")
     add("--max-norm", type=float, metavar="NORM", help="scale larger updates down to this norm")
     add("--lease", type=float, default=30.0, metavar="SECONDS", help="silence that means death")
     add("--record", type=Path, metavar="FILE", help="append a row for each update to this file")
@@ -180,6 +181,7 @@ def _serve(options: argparse.Namespace) -> int:
         merge=merge,
         lease_s=options.lease,
         max_norm=options.max_norm,
+        publish_bytes_per_s=options.publish_bytes_per_s,
         record=options.record,
         checkpoint=options.checkpoint,
         checkpoint_every_s=options.checkpoint_every,

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zmqdist.connection import REPLICAS
 from zmqdist.core.pacing import Pacing
 from zmqdist.core.staleness import Policy
 from zmqdist.errors import ConfigError
 from zmqdist.merge import Merge, RowTrustRegion, Sum
 from zmqdist.models.tiers import Tiers
+from zmqdist.net.address import parse_address
 from zmqdist.net.security import MasterKeys
 from zmqdist.staleness.forms import default_policy
 from zmqdist.task import Gradient
@@ -40,6 +42,7 @@ class MasterOptions:
     lease_s: float = 30.0
     publish_every: int | None = None
     publish_interval_s: float | None = None
+    publish_bytes_per_s: float | None = None
     max_norm: float | None = None
     checkpoint: str | Path | None = None
     checkpoint_every_s: float = 60.0
@@ -99,11 +102,57 @@ class MasterOptions:
             "merge": repr(self.merge),
             "publish_every": self.publish_every,
             "publish_interval_s": self.publish_interval_s,
+            "publish_bytes_per_s": self.publish_bytes_per_s,
         }
 
     def pacing(self) -> Pacing:
         """Return a new pacing by these options."""
-        return Pacing(self.publish_every, self.publish_interval_s)
+        return Pacing(self.publish_every, self.publish_interval_s, self.publish_bytes_per_s)
+
+
+def check_place(
+    master: str | None,
+    keys: object,
+    checkpoint: object,
+    record: object,
+    publish_bytes_per_s: object,
+) -> None:
+    """Refuse options for a master started here if `master` is elsewhere, and the reverse.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if master is not None:
+        parse_address(master)
+    elif keys is not None:
+        raise ConfigError("keys= is the key file for master=; one started here makes its own")
+    here = {
+        "checkpoint": checkpoint,
+        "record": record,
+        "publish_bytes_per_s": publish_bytes_per_s,
+    }
+    for name, value in here.items():
+        if value is not None and master is not None:
+            raise ConfigError(
+                f"{name}= is for a master started here; start zmqdist-master with "
+                f"--{name.replace('_', '-')}"
+            )
+
+
+def check_links(security: str, max_in_flight: int, replica: str) -> None:
+    """Refuse what `zmqdist.api.ZmqDist` cannot give its workers.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if security not in ("curve", "none"):
+        raise ConfigError(f"security is {security!r}; expected 'curve' or 'none'")
+    if not isinstance(max_in_flight, int) or max_in_flight < 1:
+        raise ConfigError(f"max_in_flight is {max_in_flight!r}; expected an integer >= 1")
+    if replica not in REPLICAS:
+        raise ConfigError(f"replica is {replica!r}; expected one of {', '.join(REPLICAS)}")
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,9 @@ class Publisher:
         tree = self._snapshot.take(version, len(self._state.sessions))
         self._norms.look(tree["arrays"], version)
         self._state.totals.max_row_norm = self._norms.largest
-        if self._sockets.subscribed and base >= 0:
-            self._sockets.publish(self._state.run.encode(), self._frames(base, tree))
+        if (count := self._sockets.subscribers) and base >= 0:
+            frames = self._frames(base, tree, receivers=count)
+            self._sockets.publish(self._state.run.encode(), frames)
         ended = time.monotonic()
         self._state.totals.publish_s += ended - started
         self._state.was_published(started, ended)
@@ -108,11 +109,14 @@ class Publisher:
         self._sockets.send(action.peer, self._frames(base, tree, action.part))
         self._state.totals.publish_s += time.monotonic() - started
 
-    def _frames(self, base: int, tree: dict[str, Any], part: int = 0) -> list[Any]:
+    def _frames(
+        self, base: int, tree: dict[str, Any], part: int = 0, receivers: int = 1
+    ) -> list[Any]:
         state = self._state
         encoded = encode_tree(tree, self._codec, self._memory)
         state.totals.bytes_published += encoded.encoded_bytes
         state.totals.bytes_published_decoded += encoded.decoded_bytes
+        state.pacing.sent(receivers * encoded.encoded_bytes, time.monotonic())
         version = Version(
             state.run,
             base,

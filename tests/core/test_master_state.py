@@ -577,7 +577,9 @@ def test_pacing_due(pacing: Pacing, due: list[tuple[int, int, float]]) -> None:
             assert not pacing.due(version, published, 11.99)
 
 
-@pytest.mark.parametrize("options", [{"every": 0}, {"every": -1}, {"interval_s": -0.1}])
+@pytest.mark.parametrize(
+    "options", [{"every": 0}, {"every": -1}, {"interval_s": -0.1}, {"bytes_per_s": 0.0}]
+)
 def test_bad_pacing_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         Pacing(**options)
@@ -596,3 +598,13 @@ def test_what_cannot_be_applied_as_it_is_is_sent_back(benches: list[Bench]) -> N
     totals = bench.state.totals
     assert (totals.requeued, totals.rejected_tau, totals.applied) == (1, 1, 1)
     assert bench.answer(Push(session, 1, 1, 2)).outcome == "applied"
+
+
+def test_what_was_sent_is_paid_for_before_the_next_version() -> None:
+    pacing = Pacing(every=1, bytes_per_s=1_000.0)
+    assert pacing.due(1, 0, 10.0)
+    pacing.sent(500, 10.0)
+    pacing.sent(1_500, 11.0)  # the first is paid for: nothing is left of the time between
+    assert pacing.due_in_s(2, 1, 11.0) == 1.5
+    assert pacing.due_in_s(1, 1, 11.0) is None  # nothing new
+    assert pacing.due(2, 1, 12.5)

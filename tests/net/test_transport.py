@@ -67,9 +67,9 @@ def test_a_peer_that_is_gone() -> None:
 
 def test_broadcasts() -> None:
     with sockets() as master, client(master.address) as worker:
-        assert not master.subscribed
+        assert not master.subscribers
         worker.subscribe(master.publish_port, b"run")
-        eventually(lambda: master.wait(0.05) or master.subscribed, "a subscription")
+        eventually(lambda: master.wait(0.05) or master.subscribers, "a subscription")
         master.publish(b"other run", [b"no"])
         master.publish(b"run", [b"head", b"tree"])
         frames = eventually(lambda: worker.wait(0.05) or worker.receive(), "a broadcast")

@@ -1,4 +1,4 @@
-"""When to publish: every so many versions, every so many seconds, or by cost."""
+"""When to publish: every so many versions or seconds, by cost, and within so many bytes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ class Pacing:
         (p - 1) / 2 to the mean staleness.
     interval_s : float or None, default=None
         Publish at most once in this many seconds.
+    bytes_per_s : float or None, default=None
+        Send at most so much on average; the next version then waits, and brings the
+        changes of all that came meanwhile.
 
     Notes
     -----
@@ -27,11 +30,20 @@ class Pacing:
     it can without starving the updates.
     """
 
-    def __init__(self, every: int | None = None, interval_s: float | None = None) -> None:
+    def __init__(
+        self,
+        every: int | None = None,
+        interval_s: float | None = None,
+        bytes_per_s: float | None = None,
+    ) -> None:
         if every is not None and every < 1:
             raise ConfigError(f"publish_every is {every!r}; expected an integer >= 1")
         if interval_s is not None and interval_s < 0:
             raise ConfigError(f"publish_interval_s is {interval_s!r}; expected seconds >= 0")
+        if bytes_per_s is not None and not bytes_per_s > 0:
+            raise ConfigError(f"publish_bytes_per_s is {bytes_per_s!r}; expected bytes > 0")
+        self.bytes_per_s = bytes_per_s
+        self._paid_at = float("-inf")
         self.every = every
         self.interval_s = interval_s
         self.not_before = float("-inf")
@@ -44,7 +56,12 @@ class Pacing:
         """Return the seconds until `version` should go out; None while too few are new."""
         if version - max(published, 0) < (self.every or 1):
             return None
-        return max(0.0, self.not_before - now)
+        return max(0.0, self.not_before - now, self._paid_at - now)
+
+    def sent(self, size_bytes: int, now: float) -> None:
+        """Take note of what leaves the master, to all its receivers together."""
+        if self.bytes_per_s is not None:
+            self._paid_at = max(self._paid_at, now) + size_bytes / self.bytes_per_s
 
     def was_published(self, started: float, ended: float) -> None:
         """Take note of a publication and what it cost."""

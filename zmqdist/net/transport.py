@@ -138,9 +138,9 @@ class MasterSockets:
         return socket
 
     @property
-    def subscribed(self) -> bool:
-        """Whether anybody listens to broadcasts."""
-        return self._subscribers > 0
+    def subscribers(self) -> int:
+        """How many listen to broadcasts."""
+        return self._subscribers
 
     def wait(self, timeout_s: float) -> None:
         """Return when something came in, `wake` was called or the time is over."""
