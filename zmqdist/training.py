@@ -200,6 +200,7 @@ class Training:
             self._parameters.check({n: (d, tuple(s)) for n, (d, s) in begun.schema.items()})
             if self._options.tiers is not None and begun.unfit_in_place:
                 raise ConfigError(begun.unfit_in_place)
+            plan.status(begun.epoch)  # says whether a master that is away may come back
             job = self._job(begun, worker_keys, payload, number)
             self._run_rounds(plan, driver, begun.epoch, job, number, progress)
             reason = "the epoch is complete"
