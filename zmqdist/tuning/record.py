@@ -1,7 +1,7 @@
 """The record of a simulation: one row per update that the master decided on.
 
-The columns are those of a run's record; four more tell apart what there is one number. The
-worker is its number in the cluster.
+The columns are those of a run's record, but for the run, and one more. The worker is its number in
+the cluster.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zmqdist.core.staleness import Verdict
+from zmqdist.record import COLUMNS as RECORDED
 from zmqdist.tuning.virtual_master import SKIPPED, Served
 from zmqdist.tuning.virtual_worker import CREDIT, GATE, MODEL
 
@@ -23,27 +24,8 @@ DECISIONS = {Verdict.APPLY: "applied", Verdict.REJECT: "rejected", Verdict.REQUE
 _CODES: dict[str, int] = {**{v: i for i, v in enumerate(DECISIONS)}, SKIPPED: len(DECISIONS)}
 
 COLUMNS: dict[str, type] = {
-    "time_s": float,
-    "epoch": int,
-    "partition": int,
-    "step": int,
-    "worker": int,
-    "clock": int,
-    "base": int,
-    "version": int,
-    "tau": int,
-    "weight": float,
+    **{name: kind for name, kind in RECORDED.items() if name != "run"},
     "decision": int,
-    "examples": int,
-    "norm": float,
-    "wait_s": float,
-    "compute_s": float,
-    "encode_s": float,
-    "master_s": float,
-    "bytes": int,
-    "wait_ack_s": float,
-    "wait_gate_s": float,
-    "wait_model_s": float,
     "queue_s": float,
 }
 """The columns, in order; of `wait_s` the parts spent on answers, on slower workers and on newer
