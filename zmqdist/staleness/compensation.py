@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -66,7 +67,7 @@ class Between:
         return self._steps.get(name, 0.0)
 
 
-class _Transforming(Policy):
+class _Transforming(Policy, ABC):
     """Changes each float array of an update whose entries are named as the model's arrays."""
 
     needs = Needs(base=True)
@@ -81,8 +82,9 @@ class _Transforming(Policy):
         with np.errstate(over="ignore", invalid="ignore"):  # the master looks at what comes out
             return correct(update, base, self._corrected)
 
+    @abstractmethod
     def _corrected(self, name: str, values: _Floats, rows: _Floats | None, base: Base) -> _Floats:
-        raise NotImplementedError
+        """Return what takes the place of `values`, as `correct` asks for it."""
 
 
 def correct(

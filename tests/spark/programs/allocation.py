@@ -6,18 +6,13 @@ In the first epoch partition 0 goes on only once the executor of partition 1, wh
 ended, is gone. In the second it waits for partition 1, which needs another executor.
 """
 
-import json
 import math
 import os
-import sys
 from pathlib import Path
 
-import cloudpickle
-import cluster
 import numpy as np
-from cluster import Cluster, wait_for
+from cluster import descent, run, session, wait_for
 from pyspark import TaskContext
-from pyspark.sql import SparkSession
 
 from zmqdist import ZmqDist
 
@@ -55,37 +50,16 @@ def gradient_of(folder):
     return gradient
 
 
-def descent(model, update):
-    model["n"] += update["n"]
-
-
-def main():
-    cloudpickle.register_pickle_by_value(cluster)  # executors cannot import it
-    folder = Path(sys.argv[1])
-    spark = Cluster(folder)
-    try:
-        sys.stdout.write(json.dumps(train(spark.url, folder)) + "\n")
-    finally:
-        spark.stop()
-
-
 def train(url, folder):
-    spark = (
-        SparkSession.builder.master(url)
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.executor.memory", "512m")
-        .config("spark.executor.cores", "1")
-        .config("spark.locality.wait", "0")
-        .config("spark.dynamicAllocation.enabled", "true")
-        .config("spark.dynamicAllocation.shuffleTracking.enabled", "true")
-        .config("spark.dynamicAllocation.maxExecutors", "2")
-        .config("spark.dynamicAllocation.executorIdleTimeout", f"{IDLE_S}s")
-        .getOrCreate()
+    spark = session(
+        url,
+        locality_wait="0",
+        dynamicAllocation_enabled="true",
+        dynamicAllocation_shuffleTracking_enabled="true",
+        dynamicAllocation_maxExecutors="2",
+        dynamicAllocation_executorIdleTimeout=f"{IDLE_S}s",
     )
     sc = spark.sparkContext
-    sc.setLogLevel("OFF")
     (folder / "lines.txt").write_text("".join(f"line {n:4}\n" for n in range(80)))
     rdd = sc.textFile((folder / "lines.txt").as_uri(), 2)
     sizes = rdd.glom().map(len).collect()
@@ -111,4 +85,4 @@ def train(url, folder):
 
 
 if __name__ == "__main__":
-    main()
+    run(train)

@@ -1,13 +1,17 @@
 """A standalone cluster of two workers, on 127.0.0.1 and 127.0.0.2, for the programs beside."""
 
+import json
 import os
 import re
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import cloudpickle
 import pyspark
+from pyspark.sql import SparkSession
 
 
 def wait_for(condition, timeout_s=60):
@@ -17,6 +21,38 @@ def wait_for(condition, timeout_s=60):
             raise TimeoutError("nobody came")
         threading.Event().wait(0.02)
     return value
+
+
+def descent(model, update):
+    model["n"] += update["n"]
+
+
+def run(train):
+    """Train on a cluster in the folder that the command line names; print what is returned."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # executors cannot import it
+    folder = Path(sys.argv[1])
+    spark = Cluster(folder)
+    try:
+        sys.stdout.write(json.dumps(train(spark.url, folder)) + "\n")
+    finally:
+        spark.stop()
+
+
+def session(url, **options):
+    """Return a session of executors with one core each; options without their ``spark.``."""
+    made = (
+        SparkSession.builder.master(url)
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.executor.memory", "512m")
+        .config("spark.executor.cores", "1")
+    )
+    for name, value in options.items():
+        made = made.config("spark." + name.replace("_", "."), value)
+    spark = made.getOrCreate()
+    spark.sparkContext.setLogLevel("OFF")
+    return spark
 
 
 class Cluster:

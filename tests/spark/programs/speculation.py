@@ -4,18 +4,13 @@ Spark puts no speculative copy on the host of the running attempt, hence two hos
 Usage: speculation.py FOLDER. Prints one JSON line.
 """
 
-import json
 import math
 import os
-import sys
 from pathlib import Path
 
-import cloudpickle
-import cluster
 import numpy as np
-from cluster import Cluster, wait_for
+from cluster import descent, run, session, wait_for
 from pyspark import TaskContext
-from pyspark.sql import SparkSession
 
 from zmqdist import ZmqDist
 
@@ -46,37 +41,16 @@ def gradient_of(folder):
     return gradient
 
 
-def descent(model, update):
-    model["n"] += update["n"]
-
-
-def main():
-    cloudpickle.register_pickle_by_value(cluster)  # executors cannot import it
-    folder = Path(sys.argv[1])
-    spark = Cluster(folder)
-    try:
-        sys.stdout.write(json.dumps(speculate(spark.url, folder)) + "\n")
-    finally:
-        spark.stop()
-
-
 def speculate(url, folder):
-    spark = (
-        SparkSession.builder.master(url)
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.executor.memory", "512m")
-        .config("spark.executor.cores", "1")
-        .config("spark.speculation", "true")
-        .config("spark.speculation.interval", "100ms")
-        .config("spark.speculation.multiplier", "1.1")
-        .config("spark.speculation.quantile", "0.3")
-        .config("spark.speculation.minTaskRuntime", "100ms")
-        .getOrCreate()
+    spark = session(
+        url,
+        speculation="true",
+        speculation_interval="100ms",
+        speculation_multiplier="1.1",
+        speculation_quantile="0.3",
+        speculation_minTaskRuntime="100ms",
     )
     sc = spark.sparkContext
-    sc.setLogLevel("OFF")
     (folder / "lines.txt").write_text("".join(f"line {n:4}\n" for n in range(160)))
     rdd = sc.textFile((folder / "lines.txt").as_uri(), 4)
     sizes = rdd.glom().map(len).collect()
@@ -100,4 +74,4 @@ def speculate(url, folder):
 
 
 if __name__ == "__main__":
-    main()
+    run(speculate)
