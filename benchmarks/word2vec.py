@@ -178,6 +178,7 @@ def with_zmqdist(options, seed, partitions, held_out):
         stop()
     if options.curve:
         result.plot(over="version").savefig(options.curve, dpi=80)
+    print(*result.breakdown.lines(), sep="\n")
     taus = np.repeat(list(result.staleness), list(result.staleness.values()))
     traffic = {
         "updates": result.applied,

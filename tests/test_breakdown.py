@@ -33,7 +33,7 @@ GOOD = Breakdown(
         ("utilization", 0.4),
         ("service_s", 0.004),
         ("away_s", 0.05),
-        ("wire_s", 0.005),
+        ("answer_s", 0.009),
         ("knee", 13.5),  # (50 + 4) / 4
         ("alone_s", 42.0),
         ("speed_up", 4.2),
@@ -81,7 +81,7 @@ def test_lines() -> None:
     text = "\n".join(GOOD.lines())
     for part in (
         "workers (8.0 on average): gradient 50%, coding 2%, waiting for answers 38%, else 10%",
-        "an update on its way: 5.00 ms, and 4.00 ms at the master",
+        "answered after 9.00 ms; with all that follows it takes 4.00 ms of the master's",
         "master: busy 40%, decoding 10%, descent 20%, publishing 5%",
         "4.2 times as fast, at most 10.5 times",
         "make updates of 4.0 times as much data, from 200 examples instead of 50",

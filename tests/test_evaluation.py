@@ -6,12 +6,14 @@ import logging
 import math
 import threading
 import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 from gensim.models import Word2Vec
 
+import zmqdist.result as result_module
 from tests.support import DEADLINE_S, eventually, serving
 from zmqdist import ZmqDist
 from zmqdist.driver import Driver
@@ -217,6 +219,21 @@ class TestTraining:
         assert seconds.get_xlabel() == "seconds"
         with pytest.raises(ConfigError, match="over is 'epoch'; expected one of version, examples"):
             TrainResult().plot(over="epoch")
+
+    def test_the_history_of_a_long_run_grows_slowly(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(result_module, "FINEST", 100)
+        result = TrainResult()
+        for second in range(10_000):
+            result.seconds = float(second)
+            if result.due:
+                result.note({"seconds": result.seconds})
+            if second % 1000 == 0:
+                result.note({"seconds": result.seconds - 0.5, "evaluation_s": 1.0})
+        seconds = [entry["seconds"] for entry in result.history]
+        assert seconds == sorted(seconds)
+        assert len(result.evaluations) == 10
+        assert 100 <= len(seconds) <= 1000  # 100 (1 + ln(10,000 / 100)) = 560, and whole seconds
+        assert max(b - a for a, b in pairwise(seconds)) <= 10_000 / 100 + 1
 
 
 @pytest.mark.parametrize(

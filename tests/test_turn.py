@@ -59,6 +59,13 @@ def test_the_other_thread_stands_in_and_gives_back(standing: Standing) -> None:
             assert not standing.turn.wanted
 
 
+def test_the_turn_goes_straight_back(standing: Standing) -> None:
+    for times in range(1, 51):
+        assert standing.in_turn.wait(DEADLINE_S)
+        with standing.turn:
+            assert standing.turns == times  # nor taken again by whoever gave it back
+
+
 def test_nobody_stands_in_while_steps_are_short(monkeypatch: Any) -> None:
     monkeypatch.setattr(turn, "AWAY_S", 1000.0)
     with Standing() as standing:

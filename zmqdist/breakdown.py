@@ -99,11 +99,9 @@ class Breakdown:
         return own / self.updates if self.updates else 0.0
 
     @property
-    def wire_s(self) -> float:
-        """From leaving to the answer, less the master's time: the wire, and standing in line."""
-        if not self.updates:
-            return 0.0
-        return max(0.0, self.travel_s / self.updates - self.service_s)
+    def answer_s(self) -> float:
+        """From leaving the worker to the answer: the wire, standing in line, and the master."""
+        return self.travel_s / self.updates if self.updates else 0.0
 
     @property
     def knee(self) -> float:
@@ -153,8 +151,8 @@ class Breakdown:
         return [
             "where time went:",
             f"  workers ({self.workers:.1f} on average): {_percent(shares)}",
-            f"  an update on its way: {_time(self.wire_s)}, and {_time(self.service_s)} at the "
-            "master",
+            f"  an update: answered after {_time(self.answer_s)}; with all that follows it takes "
+            f"{_time(self.service_s)} of the master's time",
             f"  master: {_percent([('busy', self.utilization), *parts])}",
             f"  against one process: {self.speed_up:.1f} times as fast, at most "
             f"{self.ceiling:,.1f} times with more workers",

@@ -153,7 +153,7 @@ class Connection:
             now=time.monotonic(),
         )
         self._sockets = ClientSockets(assignment.address, assignment.keys)
-        self._turn = Turn(self._sockets.wake)
+        self._turn = Turn(self._sockets.wake, self.away_s)
         self._thread = threading.Thread(target=self._stand_in, name="zmqdist-worker", daemon=True)
 
     def __enter__(self) -> Connection:
@@ -367,6 +367,7 @@ class Connection:
     # ---- kept between partitions ----------------------------------------------------------------
 
     replica_type: type[Replica] | type[SharedReplica] = Replica
+    away_s: float | None = None
 
     def _new_replica(self) -> Replica | SharedReplica:
         return Replica(self.assignment.schema)

@@ -26,6 +26,8 @@ class InPlaceConnection(Connection):
     what the master sends is handed out by `answers`.
     """
 
+    away_s = 0.25  # nothing comes that was not asked for, so that no version is decoded meanwhile
+
     def __init__(self, assignment: Assignment, partition: int, attempt: int, worker: str) -> None:
         super().__init__(assignment, partition, attempt, worker)
         self._own = cast(Replica, self._replica)  # never a shared one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,9 @@ FIGURES = ("seconds", "version", "applied", "examples")
 
 TAKEN = frozenset({*FIGURES, "staleness", "evaluation_s", "max_row_norm"})
 """Names in an entry of a history that figures of `evaluate` cannot have."""
+
+FINEST = 10_000
+"""Running entries of a history are this part of the time so far apart, at least."""
 
 
 @dataclass
@@ -54,7 +58,7 @@ class TrainResult:
         What a staleness policy that adapts itself shows, as it is at the end: the ``bound``
         of ``staleness="auto"``. `history` holds it too.
     history : list of dict
-        One entry about each second: seconds, version, applied, examples, max_row_norm,
+        One entry about each second, and more seldom after some hours: seconds, version, applied, examples, max_row_norm,
         staleness (mean since the entry before), and the means of the updates' metrics. Entries of
         evaluations hold what `evaluate` returned, the version that it is of, when that
         was taken, and `evaluation_s`, the time that `evaluate` took.
@@ -107,6 +111,17 @@ class TrainResult:
         histogram = {tau: count - earlier.get(tau, 0) for tau, count in after.staleness}
         result.staleness = {tau: count for tau, count in histogram.items() if count}
         return result
+
+    @property
+    def due(self) -> bool:
+        """Whether enough time has passed since the last running entry of the history."""
+        running = (entry for entry in reversed(self.history) if "evaluation_s" not in entry)
+        last = next(running, {"seconds": -1.0})["seconds"]
+        return self.seconds - last >= self.seconds / FINEST
+
+    def note(self, entry: dict[str, float]) -> None:
+        """Put an entry where it belongs in the history: an evaluation may be of long ago."""
+        insort(self.history, entry, key=lambda entry: entry["seconds"])
 
     @property
     def staleness_mean(self) -> float:

@@ -6,7 +6,6 @@ import logging
 import math
 import threading
 import time
-from bisect import insort
 from collections.abc import Callable
 from typing import Any
 
@@ -126,7 +125,7 @@ class Training:
         if self._evaluation is not None:
             until = self._started + (options.timeout_s or math.inf)
             for entry in self._evaluation.finish(self._figures(), self.result.version, until):
-                self._note(entry)
+                self.result.note(entry)
         return self.result
 
     def leave(self) -> None:
@@ -356,13 +355,9 @@ class Training:
             return
         entry = self._evaluation.look(self._figures(), time.monotonic())
         if entry is not None:
-            self._note(entry)
+            self.result.note(entry)
         if self._evaluation.stop:
             raise _Enough("stop_when was true of an evaluation")
-
-    def _note(self, entry: dict[str, float]) -> None:
-        """Put an evaluation where its version belongs, which may be long past."""
-        insort(self.result.history, entry, key=lambda entry: entry["seconds"])
 
     def _figures(self) -> dict[str, float]:
         return {name: getattr(self.result, name) for name in FIGURES}
@@ -382,7 +377,8 @@ class Training:
         if not due:
             return
         self._fed_at = time.monotonic()
-        self.result.history.append(self._entry(report))
+        if self.result.due:
+            self.result.note(self._entry(report))
         done = (number + 1) * self._engine.partitions - len(report.missing)
         progress.update(done, report, self.result)
         stats = {**vars(self.result), "staleness_mean": self.result.staleness_mean}

@@ -10,12 +10,15 @@ from types import TracebackType
 AWAY_S = 0.005
 """How long the task must be away before the other thread stands in for it, in seconds."""
 
+MIN_NAP_S = 0.001
+"""How long the other thread sleeps at least before it looks again, in seconds."""
+
 
 class Turn:
     """The right to use the sockets and what goes with them, passed between two threads.
 
     The task's thread takes it by ``with turn:``, at once as long as its steps are short.
-    Once it has been away for `AWAY_S`, the other thread stands in, until the task wants
+    Once it has been away for `away_s`, the other thread stands in, until the task wants
     its turn back. So a step of some microseconds costs no change of threads, and during a
     longer one somebody attends to the sockets.
 
@@ -23,6 +26,8 @@ class Turn:
     ----------
     wake : callable
         Ends the wait of whoever stands in; called from the task's thread.
+    away_s : float, optional
+        Default: `AWAY_S`.
 
     Attributes
     ----------
@@ -30,8 +35,9 @@ class Turn:
         The one that stands in is to give the turn back.
     """
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], None], away_s: float | None = None) -> None:
         self._wake = wake
+        self._away_s = AWAY_S if away_s is None else away_s
         self._lock = threading.Lock()
         self._left_at = time.monotonic()
         self._ended = threading.Event()
@@ -54,14 +60,24 @@ class Turn:
         self._lock.release()
 
     def stand_in(self) -> bool:
-        """Wait until the task has been away for long and take the turn; False at the end."""
-        while not self._ended.is_set():
-            self._lock.acquire()
-            if time.monotonic() - self._left_at >= AWAY_S:
-                return True
-            self._lock.release()
-            self._ended.wait(AWAY_S)
+        """Wait until the task has been away for long and take the turn; False at the end.
+
+        Never stands in line for it: a lock goes to whoever runs when it is released, which
+        would be this thread again while the task still wakes up.
+        """
+        left_s = self._left_s()
+        while not self._ended.wait(max(left_s, MIN_NAP_S)):
+            if (left_s := self._left_s()) <= 0 and not self.wanted:
+                if self._lock.acquire(blocking=False):
+                    if self._left_s() <= 0:
+                        return True
+                    self._lock.release()
+                left_s = self._away_s
         return False
+
+    def _left_s(self) -> float:
+        """Return how long the task may be away yet."""
+        return self._left_at + self._away_s - time.monotonic()
 
     def give_back(self) -> None:
         """End standing in."""
