@@ -58,8 +58,9 @@ class TrainResult:
         What a staleness policy that adapts itself shows, as it is at the end: the ``bound``
         of ``staleness="auto"``. `history` holds it too.
     history : list of dict
-        One entry about each second, and more seldom after some hours: seconds, version, applied, examples, max_row_norm,
-        staleness (mean since the entry before), and the means of the updates' metrics. Entries of
+        One entry about each second, and more seldom after some hours: seconds, version,
+        applied, examples, max_row_norm, staleness (mean since the entry before), and the
+        means of the updates' metrics. Entries of
         evaluations hold what `evaluate` returned, the version that it is of, when that
         was taken, and `evaluation_s`, the time that `evaluate` took.
     times : dict of str to float
