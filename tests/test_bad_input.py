@@ -492,6 +492,14 @@ class TestAddresses:
         assert "no TCP connection could be made" in str(caught.value)
         assert "Check that zmqdist-master runs there" in str(caught.value)
 
+    def test_a_listener_that_says_nothing(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            there = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+            peer = Driver(there, None, connect_s=0.5)
+            with pytest.raises(MasterUnreachable, match="nobody answered the handshake"):
+                peer.begin(1, "")
+            peer.close()
+
     @pytest.mark.parametrize("wrong", ["client key", "server key", "no key", "key for nothing"])
     def test_wrong_keys(self, wrong: str) -> None:
         server, driver, other = (KeyPair.generate() for _ in range(3))

@@ -31,6 +31,9 @@ MAX_FRAMES = 1 << 16
 
 _EVENTS, _INCOMING = int(zmq.EVENTS), int(zmq.POLLIN)
 
+_REFUSED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_REFUSED |= zmq.EVENT_HANDSHAKE_FAILED_AUTH
+
 BROADCAST_DEPTH = 2
 """Versions queued per subscriber; a slower one misses some, sees the gap and pulls."""
 
@@ -253,10 +256,10 @@ class ClientSockets:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
         self._subscriber: zmq.Socket[bytes] | None = None
-        self._connected = self._shaken = False
+        self._seen = 0
         self._dealer = self._socket(zmq.DEALER)
         self._monitor = self._dealer.get_monitor_socket(
-            zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+            zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | _REFUSED
         )
         self._waker = _Waker(self._context)
         for socket in (self._dealer, self._waker.socket):
@@ -321,13 +324,16 @@ class ClientSockets:
     def stage(self) -> str:
         """Say how far the connection got, for the error that nobody answered."""
         while self._monitor.poll(0):
-            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
-            self._connected = self._connected or event == zmq.EVENT_CONNECTED
-            self._shaken = self._shaken or event == zmq.EVENT_HANDSHAKE_SUCCEEDED
-        if self._shaken:
+            self._seen |= recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
+        if self._seen & zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return "connected, but the master did not answer"
-        if self._connected:
+        if self._seen & _REFUSED:
             return "a TCP connection was made, but the handshake failed: wrong or missing keys?"
+        if self._seen & zmq.EVENT_CONNECTED:
+            return (
+                "a TCP connection was made, but nobody answered the handshake: the master hangs or "
+                "its machine is overloaded, or another program has that port"
+            )
         return "no TCP connection could be made"
 
     def close(self, linger_s: float = 1.0) -> None:
