@@ -47,7 +47,6 @@ from zmqdist.publisher import Publisher
 from zmqdist.record import begin_record
 from zmqdist.weighing import Weighing
 from zmqdist.wire.frames import MAX_HEADER_BYTES, Received, pack, unpack
-from zmqdist.wire.leaves import tree_bytes
 from zmqdist.wire.plan import Look
 
 log = logging.getLogger(__name__)
@@ -322,7 +321,7 @@ class Master:
         except ZmqdistError as error:
             self._perform(self.state.misfit(action, "update", str(error)))
             return
-        self.state.totals.bytes_received_decoded += tree_bytes(update)
+        self.state.totals.bytes_received_decoded += look.decoded_bytes
         self.state.totals.decode_s += time.monotonic() - started
         try:
             update = self._weighing.checked(update, finite=look.finite)

@@ -114,8 +114,3 @@ def is_dict(tree: Any) -> bool:
     """Whether a node is a dict of further nodes."""
     # scipy's dok_matrix is a dict too.
     return isinstance(tree, dict) and not is_scipy(tree)
-
-
-def tree_bytes(tree: Any) -> int:
-    """Return the bytes of the arrays in a tree."""
-    return sum(int(getattr(leaf, "nbytes", 0)) for _, leaf in walk(tree))

@@ -43,15 +43,24 @@ _MIN_BLOCK_BYTES = 4096
 
 
 class Look:
-    """Whether the floats that were decoded are all finite, as far as a quick look tells.
+    """What was seen of a tree while it was decoded.
 
+    Whether the floats are all finite, as far as a quick look tells.
     It is taken block by block, while a block is in the cache anyhow. A dot product is
     finite only if every element is; one that overflows raises a doubt that only a closer
     look can settle.
+
+    Attributes
+    ----------
+    finite : bool
+        No doubt was raised.
+    decoded_bytes : int
+        Of the arrays.
     """
 
     def __init__(self) -> None:
         self.finite = True
+        self.decoded_bytes = 0
 
     def at(self, block: NDArray[Any]) -> None:
         """Look at a block of one dimension."""

@@ -116,8 +116,10 @@ class Plan(NamedTuple):
             raise RemoteProtocolError(f"tree decodes to {size} bytes; expected at most {max_bytes}")
         if self.frames != len(frames):
             raise RemoteProtocolError(f"tree of {self.frames} frames came with {len(frames)}")
+        look = Look() if look is None else look
+        look.decoded_bytes += self.decoded_bytes
         with np.errstate(all="ignore"):  # of the look
-            return self.build(Frames(frames, Look() if look is None else look))
+            return self.build(Frames(frames, look))
 
 
 def plan_tree(spec: Any) -> Plan:
