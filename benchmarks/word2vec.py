@@ -90,6 +90,7 @@ def new_model(options, seed):
         min_count=5,
         workers=options.gensim_workers,
         epochs=options.epochs,
+        alpha=options.alpha,
         seed=seed,
         sg=int(options.architecture.startswith("sg")),
         hs=int(options.architecture.endswith("-hs")),
@@ -256,6 +257,7 @@ def arguments():
     add("--workers", type=int, default=8, help="that compute at once (default: %(default)s)")
     add("--epochs", type=int, default=5, help="(default: %(default)s)")
     add("--architecture", choices=("cbow", "sg", "sg-hs", "cbow-hs"), default="cbow")
+    add("--alpha", type=float, default=0.025, help="learning rate at first (default: %(default)s)")
     add("--engine", choices=("spark", "local"), default="spark", help="(default: %(default)s)")
     add("--chunk-words", type=int, help="words per exchange (default: by architecture and workers)")
     add("--hot-rows", type=int, default=64, help="in each exchange (default: %(default)s)")
