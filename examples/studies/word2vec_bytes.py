@@ -37,7 +37,7 @@ def main() -> None:
     options.add_argument("--figure", default="docs/word2vec-bytes.png")
     given = options.parse_args()
     page = PAGE.read_text()
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
     real, simulated = figure.subplots(1, 2)
 
     yardstick = 0.0
