@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from zmqdist.core.budgets import Budgets
 from zmqdist.core.notices import Notices
@@ -50,10 +49,10 @@ class Flood:
         """Reward a peer for an update."""
         self._budgets.earn(peer)
 
-    def rest(self, now: float) -> float:
-        """Rest if many were dropped in a row; return the clock reading, in seconds."""
+    def rested(self) -> bool:
+        """Rest if many were dropped in a row; return whether they were."""
         if self._in_a_row < DROPS_AT_ONCE:
-            return now
+            return False
         self._in_a_row = 0
         self._sockets.rest(REST_S)
-        return time.monotonic()
+        return True

@@ -27,8 +27,7 @@ from zmqdist.core.actions import (
     SendSnapshot,
 )
 from zmqdist.core.master_state import MasterState
-from zmqdist.core.messages import Ack, Begin, Begun, End, Leave, Message, Refused, Status
-from zmqdist.core.notices import Notices
+from zmqdist.core.messages import Ack, Begun
 from zmqdist.damping import RowDamping
 from zmqdist.errors import (
     ModelError,
@@ -37,16 +36,16 @@ from zmqdist.errors import (
     UpdateError,
     ZmqdistError,
 )
-from zmqdist.flood import Flood
+from zmqdist.intake import Arrived, Intake
 from zmqdist.merge import Mean, RowTrustRegion
 from zmqdist.models.base import Parameters, parameters_of
 from zmqdist.models.delta import add
-from zmqdist.net.transport import Envelope, MasterSockets
+from zmqdist.net.transport import MasterSockets
 from zmqdist.options import Descent, MasterOptions
 from zmqdist.publisher import Publisher
 from zmqdist.record import begin_record
 from zmqdist.weighing import Weighing
-from zmqdist.wire.frames import MAX_HEADER_BYTES, Received, pack, unpack
+from zmqdist.wire.frames import MAX_HEADER_BYTES, Received, pack
 from zmqdist.wire.plan import Look
 
 log = logging.getLogger(__name__)
@@ -103,7 +102,6 @@ class Master:
         if isinstance(merge, RowTrustRegion) and not options.policy.buffers:
             self.damping = RowDamping(merge.cap)
         self._merge = merge or Mean()
-        self._refusals = Notices()
         self._checkpoints = Checkpoints(options, self.parameters)
         try:
             self._sockets = self.sockets_type(
@@ -128,7 +126,12 @@ class Master:
             lineage=self._checkpoints.lineage,
             saving=self._checkpoints.saving,
         )
-        self._flood = Flood(self._sockets, self.state.totals)
+        self._intake = Intake(
+            self._sockets,
+            self.state.totals,
+            max_update_bytes=self._max_update_bytes,
+            model_bytes=self._params_bytes,
+        )
         try:
             self._check_schema()
             self.buffered: list[Any] = self._checkpoints.go_on(self)
@@ -224,6 +227,8 @@ class Master:
 
     def _patience_s(self) -> float:
         state = self.state
+        if len(self._intake):
+            return 0.0
         due_in_s = state.pacing.due_in_s(state.version, state.published, time.monotonic())
         return IDLE_S if due_in_s is None else min(IDLE_S, due_in_s)
 
@@ -231,34 +236,19 @@ class Master:
         """Handle what waits: before time passes, or live workers would look dead."""
         before = time.monotonic()
         until = before + DRAIN_S
-        while before <= until and (envelope := self._sockets.receive()) is not None:
-            now = time.monotonic()
-            if self._flood.admits(envelope, now):
-                self._take(envelope)
-                now = time.monotonic()
-            if self.state.publish_due(now):
+        while before <= until and (arrived := self._intake.next()) is not None:
+            self._take(arrived)
+            if self.state.publish_due(time.monotonic()):
                 self._publish()
             self.state.totals.busy_s += (now := time.monotonic()) - before
-            before = self._flood.rest(now)
+            before = now
 
-    def _take(self, envelope: Envelope) -> None:
-        size_bytes = sum(map(len, envelope.frames))
-        self.state.totals.bytes_received += size_bytes
-        self._record.arrived(size_bytes)
-        try:
-            if envelope.too_large:
-                raise RemoteProtocolError(
-                    f"message of more than {self._max_update_bytes:,} bytes, or of too many frames"
-                )
-            received = unpack(envelope.frames)
-            message = received.message
-            _check_role(envelope.role, message)
-        except ProtocolError as error:
-            self._refuse(envelope.peer, error)
-            return
-        actions = self.state.receive(envelope.peer, message, time.monotonic())
+    def _take(self, arrived: Arrived) -> None:
+        received, message = arrived.received, arrived.received.message
+        self._record.arrived(arrived.size_bytes)
+        actions = self.state.receive(arrived.peer, message, time.monotonic())
         if any(map(_gets_on, actions)):
-            self._flood.earn(envelope.peer)
+            self._intake.earn(arrived.peer)
         self._record.answered(message, actions, self.state.sessions)
         for action in actions:
             if isinstance(action, Apply):
@@ -290,16 +280,7 @@ class Master:
         try:
             self._publisher.answer(action, received)
         except ProtocolError as error:
-            self._refuse(action.peer, error)
-
-    def _refuse(self, peer: bytes, error: ProtocolError) -> None:
-        self.state.totals.refused += 1
-        self._warn_of("a message", error)
-        self._sockets.send(peer, pack(Refused(str(error))))
-
-    def _warn_of(self, what: str, error: ProtocolError) -> None:
-        if (more := self._refusals.due(time.monotonic())) is not None:
-            log.warning("refused %s: %s%s", what, error, more)
+            self._intake.refuse(action.peer, error)
 
     # ---- an update ----------------------------------------------------------------------
 
@@ -315,7 +296,7 @@ class Master:
         try:
             update = received.decode(self._max_update_bytes, look)
         except RemoteProtocolError as error:
-            self._warn_of(str(action.key), error)
+            self._intake.warn_of(str(action.key), error)
             self._perform(self.state.garbled(action, str(error)))
             return
         except ZmqdistError as error:
@@ -386,9 +367,3 @@ def _gets_on(action: Action) -> bool:
     if isinstance(action, Send):
         return isinstance(action.message, Ack) and not action.message.duplicate
     return isinstance(action, Apply)
-
-
-def _check_role(role: str | None, message: Message) -> None:
-    """Refuse a driver's message under a worker's key (without keys, all may send it)."""
-    if role == "worker" and isinstance(message, (Begin, Status, End, Leave)):
-        raise RemoteProtocolError(f"a worker may not send {message.kind!r}")

@@ -21,7 +21,7 @@ from zmqdist.models.versions import Moved, Versions
 from zmqdist.net.transport import MasterSockets
 from zmqdist.wire.codec import Memory
 from zmqdist.wire.frames import Received, pack
-from zmqdist.wire.tree import encode_tree
+from zmqdist.wire.tree import Encoded, encode_tree
 
 
 class Publisher:
@@ -58,6 +58,7 @@ class Publisher:
         self._codec = codec
         self._memory = Memory()
         self._max_pull_bytes = max_pull_bytes
+        self._answered: tuple[tuple[int, int, int], Encoded] | None = None
 
     def touched(self, update: Any, *, only: bool) -> None:
         """Note that an update was applied, see `Snapshot.touched`."""
@@ -74,11 +75,12 @@ class Publisher:
         self._state.totals.publications += 1
         started = time.monotonic()
         base, version = self._state.published, self._state.version
+        self._answered = None
         tree = self._snapshot.take(version, len(self._state.sessions))
         self._norms.look(tree["arrays"], version)
         self._state.totals.max_row_norm = self._norms.largest
         if (count := self._sockets.subscribers) and base >= 0:
-            frames = self._frames(base, tree, receivers=count)
+            frames = self._frames(base, self._encoded(tree), receivers=count)
             self._sockets.publish(self._state.run.encode(), frames)
         ended = time.monotonic()
         self._state.totals.publish_s += ended - started
@@ -91,6 +93,8 @@ class Publisher:
 
     def answer(self, action: SendSnapshot, received: Received) -> None:
         """Answer a pull; one of a part names the rows it wants.
+
+        Workers that begin at the same time ask for the same, which is encoded once.
 
         Raises
         ------
@@ -105,15 +109,21 @@ class Publisher:
                 raise RemoteProtocolError("a pull of a part lacks its rows: {array: row numbers}")
         self._state.totals.pulls += 1
         base = min(action.have, self._snapshot.version)
-        tree = self._snapshot.since(base, rows, action.keep_bits)
-        self._sockets.send(action.peer, self._frames(base, tree, action.part))
+        asked = base, self._snapshot.version, action.keep_bits
+        if rows is None and self._answered is not None and self._answered[0] == asked:
+            encoded = self._answered[1]
+        else:
+            encoded = self._encoded(self._snapshot.since(base, rows, action.keep_bits))
+            if rows is None:
+                self._answered = asked, encoded
+        self._sockets.send(action.peer, self._frames(base, encoded, action.part))
         self._state.totals.publish_s += time.monotonic() - started
 
-    def _frames(
-        self, base: int, tree: dict[str, Any], part: int = 0, receivers: int = 1
-    ) -> list[Any]:
+    def _encoded(self, tree: dict[str, Any]) -> Encoded:
+        return encode_tree(tree, self._codec, self._memory)
+
+    def _frames(self, base: int, encoded: Encoded, part: int = 0, receivers: int = 1) -> list[Any]:
         state = self._state
-        encoded = encode_tree(tree, self._codec, self._memory)
         state.totals.bytes_published += encoded.encoded_bytes
         state.totals.bytes_published_decoded += encoded.decoded_bytes
         state.pacing.sent(receivers * encoded.encoded_bytes, time.monotonic())
