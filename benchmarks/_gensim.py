@@ -2,6 +2,7 @@
 
 import glob
 import gzip
+import itertools
 import os
 import sys
 
@@ -35,8 +36,9 @@ def trained_by_gensim(model, text):
 
 
 def trained_by_zmqdist(model, text, options):
-    """Train in as many processes, a part of the text in each."""
-    parts = [text[worker :: options.workers] for worker in range(options.workers)]
+    """Train in as many processes, a part of the text in each: what belongs together, together."""
+    cuts = [len(text) * worker // options.workers for worker in range(options.workers + 1)]
+    parts = [text[a:b] for a, b in itertools.pairwise(cuts)]
     build_vocab(model, parts)
     gradient = Embedding(chunk_words(model, options.workers))
     with ZmqDist(model, **WORD_VECTORS) as dd:

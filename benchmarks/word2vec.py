@@ -9,6 +9,7 @@ holds each run under "runs". `--curve FILE` draws what was right after how many 
 import argparse
 import glob
 import gzip
+import itertools
 import json
 import os
 import statistics
@@ -80,7 +81,13 @@ def read(folder, at_least):
             partitions.append([line.split() for line in lines])
     held_out, partitions[-1] = partitions[-1][-HELD_OUT:], partitions[-1][:-HELD_OUT]
     cuts = -(-at_least // len(partitions))
-    return [part[cut::cuts] for part in partitions for cut in range(cuts)], held_out
+    return [piece for part in partitions for piece in cut(part, cuts)], held_out
+
+
+def cut(lines, pieces):
+    """Return so many parts of about the same length, of neighbouring lines each."""
+    ends = [len(lines) * piece // pieces for piece in range(pieces + 1)]
+    return [lines[a:b] for a, b in itertools.pairwise(ends)]
 
 
 def new_model(options, seed):
