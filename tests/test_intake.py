@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.support import DEADLINE_S, Peer, serving
-from zmqdist.core.messages import Finish, Heartbeat, Message, Pull, Push
+from zmqdist.core.messages import IN_LINE, Finish, Heartbeat, Message, Pull, Push
 from zmqdist.core.report import Totals
-from zmqdist.intake import LONG_BYTES, PASSES, UNNUMBERED, Intake
+from zmqdist.intake import LONG_BYTES, PASSES, Intake
 from zmqdist.net.transport import Envelope, MasterSockets
 from zmqdist.publisher import Publisher
 from zmqdist.wire.frames import pack
@@ -114,7 +114,7 @@ def test_a_peer_does_not_pass_itself(intakes: Intakes) -> None:
     intakes.comes(b"a", Heartbeat(1, 5))
     intakes.comes(b"a", Finish(1, 2))
     assert intakes.handled() == [
-        (b"a", Heartbeat(1, UNNUMBERED)),
+        (b"a", Heartbeat(1, IN_LINE)),
         (b"a", push(0)),
         (b"a", push(1)),
         (b"a", Finish(1, 2)),

@@ -14,7 +14,18 @@ from collections import Counter, deque
 from dataclasses import replace
 from typing import NamedTuple
 
-from zmqdist.core.messages import Begin, End, Heartbeat, Leave, Message, Pull, Push, Refused, Status
+from zmqdist.core.messages import (
+    IN_LINE,
+    Begin,
+    End,
+    Heartbeat,
+    Leave,
+    Message,
+    Pull,
+    Push,
+    Refused,
+    Status,
+)
 from zmqdist.core.notices import Notices
 from zmqdist.core.report import Totals
 from zmqdist.errors import ProtocolError, RemoteProtocolError
@@ -29,9 +40,6 @@ LONG_BYTES = 1 << 20
 
 PASSES = 100
 """Short messages in a row after which it is the turn of long work."""
-
-UNNUMBERED = -1
-"""As the number of a heartbeat whose answer says nothing of what was sent before it."""
 
 
 class Arrived(NamedTuple):
@@ -123,7 +131,7 @@ class Intake:
         """Return what is handled at once; all else stands in line, behind its peer's own."""
         behind = arrived.peer in self._in_line
         if behind and isinstance(arrived.received.message, Heartbeat):
-            beat = replace(arrived.received.message, number=UNNUMBERED)
+            beat = replace(arrived.received.message, number=IN_LINE)
             arrived = arrived._replace(received=arrived.received._replace(message=beat))
         elif behind or self._is_long(arrived):
             if any(_same(arrived, other) for other in self._line):

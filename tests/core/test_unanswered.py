@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tests.core.test_worker_state import BEAT_S, IMPATIENT_S, WELCOME, ack, active, step
-from zmqdist.core.messages import Finish, Heartbeat, Pong, Rejoin
+from zmqdist.core.messages import IN_LINE, Finish, Heartbeat, Pong, Rejoin
 from zmqdist.core.unanswered import Unanswered
 from zmqdist.core.worker_actions import SendToMaster, SendUpdate
 
@@ -29,6 +31,21 @@ def test_an_update_that_was_answered_is_not_sent_again() -> None:
     assert state.tick(IMPATIENT_S) == BEAT
     state.receive(ack(1), 1.1)
     assert state.receive(Pong(1, None), 1.2) == []
+
+
+@pytest.mark.parametrize("in_line", [False, True])
+def test_what_stands_in_line_is_not_sent_again(in_line: bool) -> None:
+    """Neither updates nor questions, while the master says that it has them."""
+    state = active()
+    push = step(state, 1, now=0.5)
+    pull = state.ask(0, 0.5)
+    assert state.tick(IMPATIENT_S) == BEAT
+    if in_line:
+        assert state.receive(Pong(1, None, IN_LINE), 2.0) == []
+    due = [action for action in state.tick(0.5 + BEAT_S) if action != NEXT_BEAT[0]]
+    assert due == ([] if in_line else [SendUpdate(push), *pull])
+    if in_line:  # but not for ever
+        assert SendUpdate(push) in state.tick(2.0 + BEAT_S)
 
 
 def test_heartbeats_are_told_apart() -> None:

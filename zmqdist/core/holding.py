@@ -162,6 +162,12 @@ class Holding:
             self._pulled_at = None
         return [Load(message.version)] if message.version != held else []
 
+    def patient(self, now: float) -> None:
+        """Wait on: what was asked stands in line at the master."""
+        if self._pulled_at is not None:
+            self._pulled_at = now
+        self.parts.patient(now)
+
     def overdue(self, now: float, patience_s: float) -> list[Action]:
         """Ask again for what should have come."""
         again: list[Action] = []

@@ -14,6 +14,9 @@ from typing import Any, ClassVar
 REQUEUED = "requeue"
 """As `Ack.outcome`, beside those of `zmqdist.core.ledger.Outcome`: compute the step again."""
 
+IN_LINE = -1
+"""As `Pong.number`: what the worker has sent stands in line, and the heartbeat passed it."""
+
 PROTOCOL = 1
 """Version of the wire protocol; a peer with another one is refused."""
 

@@ -55,6 +55,10 @@ class Parts:
         self._asked_at[part] = now
         return Pull(session, self.held(part, whole), NEWEST, part, self.keep_bits)
 
+    def patient(self, now: float) -> None:
+        """Let nothing be overdue yet."""
+        self._asked_at = dict.fromkeys(self._asked_at, now)
+
     def overdue(self, now: float, patience_s: float) -> list[int]:
         """Return the parts whose answer should have come."""
         return [part for part, asked in self._asked_at.items() if now - asked >= patience_s]

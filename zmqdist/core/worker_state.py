@@ -15,6 +15,7 @@ from zmqdist.core.holding import Holding
 from zmqdist.core.ledger import Outcome
 from zmqdist.core.lineage import Point
 from zmqdist.core.messages import (
+    IN_LINE,
     REQUEUED,
     Ack,
     Fail,
@@ -263,6 +264,8 @@ class WorkerState:
                 return self._say_hello(now)
             case Pong():
                 self._raise_limit(message.limit)
+                if message.number == IN_LINE:
+                    self._holding.patient(now)
                 return self._unanswered.beat_answered(message.number, self.session, now)
         return []
 
