@@ -10,6 +10,7 @@ over. "unchanged" is DeepDist's own program under zmqdist, one update for each p
 
 import collections
 import concurrent.futures
+import functools
 import glob
 import gzip
 import itertools
@@ -122,23 +123,31 @@ def new_arrays():
     return {name: np.ones(SHAPE, np.float32) for name in NAMES}
 
 
-def touched(rng):
-    rows = np.sort(rng.choice(SHAPE[0], TOUCHED, replace=False))
-    return rows, rng.normal(size=(TOUCHED, SHAPE[1])).astype(np.float32)
+@functools.cache
+def changes(seed):
+    """Return rows and values of a few updates: to draw them takes longer than to send them."""
+    rng = np.random.default_rng(seed)
+    return [
+        (
+            np.sort(rng.choice(SHAPE[0], TOUCHED, replace=False)),
+            rng.normal(size=(TOUCHED, SHAPE[1])).astype(np.float32),
+        )
+        for _ in range(8)
+    ]
 
 
 def send_rows(model, data):
-    rng = np.random.default_rng(next(data))
+    drawn = itertools.cycle(changes(next(data)))
     for _ in range(STEPS):
-        yield {name: RowSparse(*touched(rng), SHAPE) for name in NAMES}
+        yield {name: RowSparse(*next(drawn), SHAPE) for name in NAMES}
 
 
 def differ(model, seed):
     """Change rows of the model in place, and return the difference, as DeepDist's programs do."""
-    rng = np.random.default_rng(seed)
+    drawn = iter(changes(seed % WORKERS))
     before = {name: array.copy() for name, array in model.items()}
     for array in model.values():
-        rows, values = touched(rng)
+        rows, values = next(drawn)
         array[rows] += values
     return {name: array - before[name] for name, array in model.items()}
 
