@@ -328,12 +328,12 @@ class Connection:
         """Take in what came, and let time pass."""
         while (frames := self._sockets.receive()) is not None:
             received = unpack(frames)
+            del frames  # while it is decoded its memory is given back
             self._perform(self._look())
             actions = self._state.receive(received.message, time.monotonic())
             self._perform(actions, received)
         self._perform(self._look())
-        now = time.monotonic()
-        if now >= self._tick_at:
+        if (now := time.monotonic()) >= self._tick_at:
             self._tick_at = now + TICK_S
             self._perform(self._state.tick(now))
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import weakref
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from zmqdist.core.messages import Heartbeat, Push
+from zmqdist.core.messages import Heartbeat, Push, Rejoin
 from zmqdist.errors import LocalProtocolError, RemoteProtocolError
 from zmqdist.wire import frames as module
-from zmqdist.wire.frames import MAX_HEADER_BYTES, pack, unpack
+from zmqdist.wire.frames import MAX_HEADER_BYTES, Received, pack, unpack
+from zmqdist.wire.plan import FRAME_BYTES, Look
 from zmqdist.wire.tree import encode_tree
 
 PUSH = Push(1, 2, 3, metrics={"loss": 0.5})
@@ -117,3 +120,22 @@ def test_no_frames_and_too_long_headers_are_refused() -> None:
     with pytest.raises(LocalProtocolError, match="at most"):
         pack(Push(1, 2, 3, metrics={f"m{n}": 0.5 for n in range(100_000)}))
     assert unpack(pack(Heartbeat(1))).tree is None
+
+
+def test_frames_are_freed_while_they_are_decoded() -> None:
+    """So that a large model takes its size once, and not as frames and arrays at a time."""
+    blocks = [np.full(FRAME_BYTES // 8, float(number)) for number in range(4)]
+    alive = [weakref.ref(block) for block in blocks]
+    seen: list[int] = []
+
+    class Watching(Look):
+        def at(self, block: NDArray[Any]) -> None:
+            seen.append(sum(ref() is not None for ref in alive))
+
+    spec = encode_tree(np.concatenate(blocks), "raw").spec
+    received = Received(Rejoin(1), spec, [block.data.cast("B") for block in blocks])
+    del blocks
+    decoded = received.decode(4 * FRAME_BYTES, Watching())
+    assert seen == [4, 3, 2, 1]
+    assert not any(ref() is not None for ref in alive)
+    np.testing.assert_array_equal(decoded[:: FRAME_BYTES // 8], np.arange(4.0))

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from zmqdist.errors import RemoteProtocolError, UpdateError
 from zmqdist.wire.codec import Memory
-from zmqdist.wire.plan import Look
-from zmqdist.wire.tree import Build, Frames, _Reader, _Writer
+from zmqdist.wire.plan import Frames, Look
+from zmqdist.wire.tree import Build, _Reader, _Writer
 
 
 def split_tree(tree: Any) -> tuple[Any, list[NDArray[Any]]]:

@@ -39,14 +39,16 @@ class Received(NamedTuple):
     frames: list[Buffer]
 
     def decode(self, max_bytes: int, look: Look | None = None) -> Any:
-        """Decode the tree; see `zmqdist.wire.tree.Plan.decode`."""
+        """Decode the tree, once; see `zmqdist.wire.tree.Plan.decode`."""
         if not isinstance(self.tree, bytes):
             plan = plan_tree(self.tree)
         elif len(self.tree) <= _KEPT_PLAN_BYTES:
             plan = _kept_plan(self.tree)
         else:
             plan = plan_tree(_json(self.tree))
-        return plan.decode(self.frames, max_bytes=max_bytes, look=look)
+        frames = self.frames.copy()
+        self.frames.clear()
+        return plan.decode(frames, max_bytes=max_bytes, look=look)
 
 
 def pack(message: Message, encoded: Encoded | None = None) -> list[Buffer]:

@@ -40,6 +40,7 @@ _FORMAT_VERSION = 2
 _LZ4_FORMAT, _ZSTD_FORMAT = 1, 4
 _COPIED = 0x02
 _MIN_BLOCK_BYTES = 4096
+_DONE = memoryview(b"")
 
 
 class Look:
@@ -74,6 +75,19 @@ class Look:
             self.finite = math.isfinite(np.dot(block, block))
 
 
+class Frames(NamedTuple):
+    """What a tree is built from, and the look that is taken at its arrays."""
+
+    all: list[Buffer]
+    look: Look
+
+    def take(self, start: int, stop: int) -> list[Buffer]:
+        """Hand out some frames for good: each can be freed once it is decoded."""
+        taken = self.all[start:stop]
+        self.all[start:stop] = [b""] * len(taken)
+        return taken
+
+
 class DensePlan(NamedTuple):
     """An array whose bytes are in the frames; those marked "1" are compressed."""
 
@@ -87,9 +101,10 @@ class DensePlan(NamedTuple):
         """How many frames belong to it."""
         return -(-self.nbytes // FRAME_BYTES)
 
-    def decode(self, frames: Sequence[Buffer], look: Look, *, writable: bool) -> NDArray[Any]:
-        """Decode, see `decode_array`, and look at what comes out."""
+    def decode(self, frames: list[Buffer], look: Look, *, writable: bool) -> NDArray[Any]:
+        """Decode, see `decode_array`, and look at what comes out; empties the list."""
         views = _views(frames, self.frames)
+        frames.clear()
         _check_frames(self, views)
         return _fill(self, views, look, writable=writable)
 
@@ -107,7 +122,7 @@ class SparsePlan(NamedTuple):
         """How many frames belong to it."""
         return self.rows.frames + self.values.frames
 
-    def decode(self, frames: Sequence[Buffer], look: Look, *, writable: bool) -> NDArray[Any]:
+    def decode(self, frames: list[Buffer], look: Look, *, writable: bool) -> NDArray[Any]:
         """Decode, see `decode_array`; always a fresh array."""
         views = _views(frames, self.frames)
         split = self.rows.frames
@@ -174,7 +189,7 @@ def decode_array(
         If descriptor and frames do not belong together or a frame is corrupt.
     """
     with np.errstate(all="ignore"):  # of the look
-        return plan_array(entry).decode(frames, Look(), writable=writable)
+        return plan_array(entry).decode(list(frames), Look(), writable=writable)
 
 
 def plan_array(entry: object) -> DensePlan | SparsePlan:
@@ -270,9 +285,7 @@ def _check_blosc(view: memoryview, expected: int, itemsize: int) -> None:
         )
 
 
-def _fill(
-    plan: DensePlan, views: Sequence[memoryview], look: Look, *, writable: bool
-) -> NDArray[Any]:
+def _fill(plan: DensePlan, views: list[memoryview], look: Look, *, writable: bool) -> NDArray[Any]:
     if len(views) == 1 and not plan.marks:
         seen = np.frombuffer(views[0], dtype=plan.dtype)
         if seen.flags.aligned and (seen.flags.writeable or not writable):
@@ -281,7 +294,8 @@ def _fill(
     array = _allocate(np.empty, plan.shape, plan.dtype)
     flat = array.reshape(-1)
     step = FRAME_BYTES // plan.dtype.itemsize
-    for i, view in enumerate(views):
+    for i in range(len(views)):
+        view, views[i] = views[i], _DONE  # and the frame before is freed
         part = flat[i * step : (i + 1) * step]
         if plan.marks and plan.marks[i] == "1":
             try:

@@ -25,7 +25,7 @@ from zmqdist.errors import RemoteProtocolError, UpdateError
 from zmqdist.wire.codec import Memory, encode_array
 from zmqdist.wire.leaves import is_dict, is_scipy
 from zmqdist.wire.lossy import Half
-from zmqdist.wire.plan import Buffer, Look, check_entry, decode_array, plan_array
+from zmqdist.wire.plan import Buffer, Frames, Look, check_entry, decode_array, plan_array
 from zmqdist.wire.rows import RowSparse, canonical_rows
 
 MAX_DEPTH = 64
@@ -71,14 +71,7 @@ def encode_tree(tree: Any, codec: str = "auto", memory: Memory | None = None) ->
 
 def decode_tree(spec: Any, frames: Sequence[Buffer], *, max_bytes: int) -> Any:
     """Decode what ``encode_tree`` made: `plan_tree` and `Plan.decode` in one."""
-    return plan_tree(spec).decode(frames, max_bytes=max_bytes)
-
-
-class Frames(NamedTuple):
-    """What a tree is built from, and the look that is taken at its arrays."""
-
-    all: Sequence[Buffer]
-    look: Look
+    return plan_tree(spec).decode(list(frames), max_bytes=max_bytes)
 
 
 Build = Callable[[Frames], Any]
@@ -92,13 +85,14 @@ class Plan(NamedTuple):
     decoded_bytes: int
     build: Build
 
-    def decode(self, frames: Sequence[Buffer], *, max_bytes: int, look: Look | None = None) -> Any:
+    def decode(self, frames: list[Buffer], *, max_bytes: int, look: Look | None = None) -> Any:
         """Build the tree; its arrays are writable and nobody else's.
 
         Parameters
         ----------
-        frames : sequence of bytes or memoryview
-            All frames of the tree and no others. They belong to the tree from here on.
+        frames : list of bytes or memoryview
+            All frames of the tree and no others. They belong to the tree from here on and
+            are taken out of the list, so that array and frames need less memory together.
         max_bytes : int
             Limit for the arrays of the result together, checked before any is made.
         look : Look, optional
@@ -284,7 +278,7 @@ class _Reader:
         self.decoded_bytes += plan.nbytes * expansion
         start, stop = self.used, self.used + plan.frames
         self.used = stop
-        return lambda frames: plan.decode(frames.all[start:stop], frames.look, writable=True)
+        return lambda frames: plan.decode(frames.take(start, stop), frames.look, writable=True)
 
     def _rows(self, body: Any) -> Build:
         _require(isinstance(body, list) and len(body) == 3, "tree has malformed rows")
