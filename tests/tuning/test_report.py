@@ -17,6 +17,7 @@ import pytest
 
 from tests.tuning.fake import FakeBackend
 from zmqdist.tuning import Study
+from zmqdist.tuning.analysis import Cell, bound_of
 from zmqdist.tuning.design import Design
 from zmqdist.tuning.report.findings import Findings
 from zmqdist.tuning.report.page import SECTIONS, write_report
@@ -144,14 +145,18 @@ def test_words(written: tuple[Study, Path, list[Path]]) -> None:
     assert "2147483647" not in text
 
 
-def test_words_about_no_effect(tmp_path: Path) -> None:
+def test_words_about_no_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = {**GRID, "policy": "bounded:{bound}:requeue", "lr": 0.1, "workers": 4, "seeds": 5}
     design = {"name": "flat", "problem": "tests.tuning.fake:bowl", "target": 0.3}
     made = Design.of({**design, "budget_s": 60, "evaluate_every_s": 0.5, "grid": grid})
     with open_study(made, tmp_path / "s.db") as study:
         run_study(made, study, backend=FakeBackend(effect=0.0))
         first, second, *_ = explain(Findings(study))
+        monkeypatch.setattr(Cell, "median_of", lambda cell, fact: 9.0 - 2 * bool(bound_of(cell)))
+        _, slow, *_ = explain(Findings(study))
     assert first.startswith("Use bounded:0:requeue")
+    assert "is taken because it costs nothing" in second
+    assert "can do); it takes 9 s, bound 4 7 s: with a target, time decides" in slow
     assert second.startswith(
         "No effect here: none of the bounds 0, 4, ∞ is shown to be more than 5%"
     )
