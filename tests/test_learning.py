@@ -60,6 +60,7 @@ def test_softsync_learns(merge: Merge | None, monkeypatch: pytest.MonkeyPatch) -
     assert result.version < 360
     assert max(sizes) > 1
     assert result.examples == model["seen"] == 3600  # counts are added up, whatever the rule
+    assert max(result.staleness) <= 20  # an epoch makes 30 versions, and none is learned blindly
     np.testing.assert_allclose(model["w"], TRUE, atol=0.05)
 
 

@@ -284,6 +284,19 @@ def test_old_or_foreign_version_is_ignored(version: Version) -> None:
     assert state.version == 3
 
 
+def test_who_hears_no_broadcast_yet_asks_for_what_is_published() -> None:
+    state = active()
+    step(state, 1)
+    state.receive(ack(1, published=5), 0.0)
+    assert not state.may_start()
+    assert state.want(0.0) == [SendToMaster(Pull(1, 3, 5))]
+    assert state.receive(Version("run", 3, 5, 0), 0.0) == [Load(5)]
+    step(state, 2)
+    assert state.receive(Version("run", 5, 6, 0), 0.0) == [Load(6)]  # nobody asked for it
+    state.receive(ack(2, published=9), 0.0)
+    assert state.may_start()  # what is published comes by itself
+
+
 def test_lost_pull_is_repeated() -> None:
     state = joining()
     state.receive(WELCOME, 0.0)
@@ -443,7 +456,7 @@ def test_rejoin_sends_again_what_is_open() -> None:
     assert state.receive(ack(2), 0.0) == []  # of the session that is gone
     assert state.receive(replace(WELCOME, session=2, clock=5, next=2), 0.0) == [
         SendUpdate(replace(second, session=2)),
-        SendToMaster(Pull(2, 3, 0)),
+        SendToMaster(Pull(2, 3, 3)),
     ]
     assert state.settled(first.step)
     assert state.receive(ack(2, session=2), 0.0) == [Forget(2)]

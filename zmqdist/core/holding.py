@@ -36,6 +36,7 @@ class Holding:
         self._published = -1
         self._publish_port = 0
         self._pulled_at: float | None = None
+        self._hears = False
 
     # ---- asked by the worker ------------------------------------------------------
 
@@ -119,6 +120,7 @@ class Holding:
         self._published = max(self._published, message.published)
         self._at_least(message.published, newest=newest)
         anew, receives = first or restarted, self._sharing.receives
+        self._hears = self._hears and not anew
         if anew and receives:
             actions.append(Subscribe(self._publish_port))
         return [*actions, *self.pull(now)] if receives or (anew and self._in_place) else actions
@@ -130,8 +132,10 @@ class Holding:
         ----------
         newest : bool
             The worker computes on nothing older than what is published, unless it reads
-            lazily.
+            lazily. Nor does one that has subscribed and hears nothing yet: a short
+            partition would be over before that.
         """
+        newest = newest or (self._sharing.receives and not self._hears)
         self._published = max(self._published, ack.published)
         self.fresh.heard_of(ack.version, ack.patience)
         self.fresh.need = max(self.fresh.need, ack.need)
@@ -155,6 +159,7 @@ class Holding:
         if message.part:
             new = self.parts.answered(message, held)
             return [Load(message.version, message.part)] if new else []
+        self._hears = self._hears or not self.asking
         if message.base > held and message.version != held:
             return self.pull(now) if self.session and not self.asking else []
         self.fresh.hold(message.version, message.clock)
