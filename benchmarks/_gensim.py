@@ -28,6 +28,12 @@ def paragraphs(options):
             yield from (line.split() for line in lines)
 
 
+def cut(lines, pieces):
+    """Return so many parts of about the same length, of neighbouring lines each."""
+    ends = [len(lines) * piece // pieces for piece in range(pieces + 1)]
+    return [lines[a:b] for a, b in itertools.pairwise(ends)]
+
+
 def trained_by_gensim(model, text):
     model.build_vocab(text)
     model.train(text, total_examples=model.corpus_count, epochs=model.epochs)
@@ -37,8 +43,7 @@ def trained_by_gensim(model, text):
 
 def trained_by_zmqdist(model, text, options):
     """Train in as many processes, a part of the text in each: what belongs together, together."""
-    cuts = [len(text) * worker // options.workers for worker in range(options.workers + 1)]
-    parts = [text[a:b] for a, b in itertools.pairwise(cuts)]
+    parts = cut(text, options.workers)
     build_vocab(model, parts)
     gradient = Embedding(chunk_words(model, options.workers))
     with ZmqDist(model, **WORD_VECTORS) as dd:

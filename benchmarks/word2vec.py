@@ -9,7 +9,6 @@ holds each run under "runs". `--curve FILE` draws what was right after how many 
 import argparse
 import glob
 import gzip
-import itertools
 import json
 import os
 import statistics
@@ -22,6 +21,7 @@ from gensim.models import KeyedVectors, Word2Vec
 from gensim.test.utils import datapath
 
 from benchmarks._embeddings import heldout_loss, scores
+from benchmarks._gensim import cut
 from benchmarks._spark import session
 
 HELD_OUT = 500
@@ -82,12 +82,6 @@ def read(folder, at_least):
     held_out, partitions[-1] = partitions[-1][-HELD_OUT:], partitions[-1][:-HELD_OUT]
     cuts = -(-at_least // len(partitions))
     return [piece for part in partitions for piece in cut(part, cuts)], held_out
-
-
-def cut(lines, pieces):
-    """Return so many parts of about the same length, of neighbouring lines each."""
-    ends = [len(lines) * piece // pieces for piece in range(pieces + 1)]
-    return [lines[a:b] for a, b in itertools.pairwise(ends)]
 
 
 def new_model(options, seed):

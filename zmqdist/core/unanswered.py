@@ -6,7 +6,7 @@ import math
 from collections import deque
 from dataclasses import replace
 
-from zmqdist.core.messages import IN_LINE, Finish, Push
+from zmqdist.core.messages import Finish, Push
 from zmqdist.core.worker_actions import Action, SendToMaster, SendUpdate
 
 MAX_BEATS = 100
@@ -63,17 +63,15 @@ class Unanswered:
         return push, again
 
     def beat_answered(self, number: int, session: int, now: float) -> list[Action]:
-        """Send again what the heartbeat of that number, now answered, has overtaken.
-
-        Nothing while the master says that it has not got to it.
-        """
-        if number == IN_LINE:
-            self._sent_at = dict.fromkeys(self._sent_at, now)
-            return []
+        """Send again what the heartbeat of that number, now answered, has overtaken."""
         place = number - (self._n_beats - len(self._beats))
         if not 0 <= place < len(self._beats):
             return []
         return self._send(session, now, math.nextafter(self._beats[place], -math.inf))
+
+    def patient(self, now: float) -> None:
+        """Let nothing be overdue yet."""
+        self._sent_at = dict.fromkeys(self._sent_at, now)
 
     def overdue(self, session: int, now: float, patience_s: float) -> list[Action]:
         """Send again what has waited for so long."""

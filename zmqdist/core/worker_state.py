@@ -266,6 +266,8 @@ class WorkerState:
                 self._raise_limit(message.limit)
                 if message.number == IN_LINE:
                     self._holding.patient(now)
+                    self._unanswered.patient(now)
+                    return []
                 return self._unanswered.beat_answered(message.number, self.session, now)
         return []
 
