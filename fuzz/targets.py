@@ -31,7 +31,8 @@ from zmqdist.core.worker_state import WorkerState
 from zmqdist.errors import CheckpointError, ConfigError, RemoteProtocolError
 from zmqdist.models.base import parameters_of
 from zmqdist.models.delta import add
-from zmqdist.net.security import Roles, parse_keys
+from zmqdist.net.door import Roles
+from zmqdist.net.security import parse_keys
 from zmqdist.staleness import BoundedStaleness, SoftSync, StaleSynchronous
 from zmqdist.wire.apart import split_tree
 from zmqdist.wire.codec import encode_array

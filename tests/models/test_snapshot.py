@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from zmqdist.models import parameters_of
 from zmqdist.models.delta import add
@@ -180,7 +187,8 @@ class Publishing(RuleBasedStateMachine):
             assert same(self.replica.arrays, self.history[self.version])
 
 
-TestPublishing = Publishing.TestCase
+def test_publishing() -> None:
+    run_state_machine_as_test(Publishing)
 
 
 @given(first=some_rows("a"), second=some_rows("a"))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support import eventually
 from zmqdist.core.notices import BURST
-from zmqdist.net.security import ClientKeys, KeyPair, MasterKeys, Roles
+from zmqdist.net.door import Roles
+from zmqdist.net.security import ClientKeys, KeyPair, MasterKeys
 from zmqdist.net.transport import MAX_FRAMES, ClientSockets, Envelope, MasterSockets
 
 
@@ -190,6 +191,22 @@ def test_of_a_message_that_is_too_large_only_the_beginning_is_kept(
             assert receive(made).frames == [b"next"]
     finally:
         made.close()
+
+
+def test_one_who_is_known_comes_in_among_strangers() -> None:
+    server, driver = KeyPair.generate(), KeyPair.generate()
+    with sockets(MasterKeys(server, driver.public)) as master, ExitStack() as stack:
+        for _ in range(20):
+            keys = ClientKeys(KeyPair.generate(), server.public)
+            stack.enter_context(client(master.address, keys)).send([b"stranger"])
+        one = stack.enter_context(client(master.address, ClientKeys(driver, server.public)))
+        one.send([b"friend"])
+        envelope = receive(master)
+        assert (envelope.role, bytes(envelope.frames[0])) == ("driver", b"friend")
+        door = master._door
+        assert door is not None
+        eventually(lambda: door.turned_away == 20, "that all strangers were turned away")
+        assert master.receive() is None
 
 
 def test_strangers_are_logged_at_a_bounded_rate(caplog: pytest.LogCaptureFixture) -> None:

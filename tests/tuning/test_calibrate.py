@@ -121,6 +121,22 @@ def test_what_fits_no_family_is_replayed() -> None:
     assert calibrated.autocorrelation > 0.5
 
 
+def test_a_recorded_run_is_replayed_under_another_policy() -> None:
+    machines = {"compute": (Lognormal(0.01, 0.5), Lognormal(0.03, 0.5)), "latency_s": 0.0}
+    seen = run(2, 1, machines=machines, staleness=Asynchronous())
+    found = calibrate(seen.record, max_in_flight=1, staleness=Asynchronous(), replay=True)
+    again = simulate(
+        found.cluster, staleness=BoundedStaleness(0), max_updates=2000, max_in_flight=1
+    ).record
+    assert (again["decision"] == "rejected").any()
+    after = len(seen.record["time_s"]) // 10  # the beginning, while workers join, is left out
+    for worker in range(2):
+        rows = np.flatnonzero(seen.record["worker"] == worker)
+        times = seen.record["compute_s"][rows[rows >= after]]
+        replayed = again["compute_s"][again["worker"] == worker]
+        assert replayed == pytest.approx(np.resize(times, len(replayed)), rel=1e-3)
+
+
 def test_a_run_compared_with_itself() -> None:
     seen = run(4, 2, staleness=BoundedStaleness(3))
     errors = compare(seen.record, seen.record)

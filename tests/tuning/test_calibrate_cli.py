@@ -55,6 +55,10 @@ def test_calibrate_and_validate(capsys: pytest.CaptureFixture[str]) -> None:
     assert abs(float(shown["mean staleness, relative error"])) < 50
     assert len(shown) == 4
     assert main(["simulate", "two.json", "--updates", "30"]) == 0
+    assert main([*arguments, "--replay"]) == 0
+    assert "computing times" not in capsys.readouterr().out
+    assert [one.as_dict()["in_order"] for one in Cluster.load("two.json").compute] == [True] * 2
+    assert main(["simulate", "two.json", "--updates", "30", "--staleness", "bounded:1"]) == 0
 
 
 def test_what_is_no_record(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,9 +111,16 @@ def test_replay_keeps_neighbours_together() -> None:
     assert len(np.unique(drawn[:, 0])) > 90  # blocks begin anywhere
 
 
+def test_replay_in_order_is_what_was_measured() -> None:
+    delay = Replay((3.0, 1.0, 2.0), in_order=True)
+    assert taken(delay, 7) == [3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0]
+    assert delay.draw(generator(0, 0, Purpose.COMPUTE), 5).tolist() == [3.0, 1.0, 2.0, 3.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("options", "names"),
     [
+        ({"name": "replay", "times_s": [1, 2], "block": 2, "in_order": True}, "in_order"),
         ({"name": "exponental", "mean_s": 1}, "exponental"),
         ({"name": "exponential", "mean": 1}, "mean"),
         ({"name": "exponential"}, "mean_s"),

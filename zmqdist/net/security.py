@@ -1,4 +1,4 @@
-"""CURVE keys: who holds which, key files, and the ZAP check at the door.
+"""CURVE keys: who holds which, and key files.
 
 Three key pairs exist. The *server* pair names the master. The *driver* pair opens
 and closes epochs. A *worker* pair is made anew for each `train()`, travels in the
@@ -7,26 +7,18 @@ task closure and only joins and pushes. No key ever shows in a `repr`.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
 import stat
 import struct
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils import z85
 
-from zmqdist.core.notices import Notices
 from zmqdist.errors import ConfigError
 
-log = logging.getLogger(__name__)
-
-ZAP_DOMAIN = b"zmqdist"
 MAX_KEY_FILE_BYTES = 10_000
 DEFAULT_KEY_FILE = "~/.zmqdist/keys"
 """Key file of `zmqdist-master` and of ``ZmqDist(master=...)`` when none is named."""
@@ -165,63 +157,3 @@ def _is_z85_key(text: str) -> bool:
         return len(text) == 40 and len(z85.decode(text)) == 32
     except (KeyError, struct.error):  # no such character, or five that are no four bytes
         return False
-
-
-class Roles:
-    """Who may come in, and as what: the driver's key and the admitted workers' keys.
-
-    `role` is asked once per message, so that a key withdrawn later is cut off although
-    its connection lives.
-    """
-
-    def __init__(self, driver_public: str) -> None:
-        self._roles = {driver_public: "driver"}
-        self._refused = Notices()
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        """Say whether a client with this public key (Z85) may connect."""
-        allowed = key.decode() in self._roles
-        if not allowed and (more := self._refused.due(time.monotonic())) is not None:
-            log.warning("refused a connection with an unknown key%s", more)
-        return allowed
-
-    def admit(self, worker_public: str) -> None:
-        """Let workers with this public key in."""
-        self._roles.setdefault(worker_public, "worker")
-
-    def dismiss(self, worker_public: str) -> None:
-        """Let nobody in with this worker's key any more."""
-        if self._roles.get(worker_public) == "worker":
-            del self._roles[worker_public]
-
-    def worker_keys(self) -> list[str]:
-        """Return the public keys of the workers that are let in."""
-        return [key for key, role in list(self._roles.items()) if role == "worker"]
-
-    def role(self, user_id: str) -> str | None:
-        """Return "driver", "worker" or None for the sender of a message."""
-        return self._roles.get(user_id)
-
-
-class Door(Roles):
-    """Answers ZAP requests by `Roles`, with pyzmq's authenticator in a thread of its own."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], driver_public: str) -> None:
-        super().__init__(driver_public)
-        # The library would write client keys into the log at level DEBUG.
-        quiet = logging.getLogger(f"{__name__}.zap")
-        quiet.setLevel(logging.ERROR)
-        self._authenticator = _Authenticator(context, log=quiet)
-        self._authenticator.start()
-        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), credentials_provider=self)
-
-    def close(self) -> None:
-        """Stop the authenticator's thread."""
-        with contextlib.suppress(zmq.ZMQError):
-            self._authenticator.stop()
-
-
-class _Authenticator(ThreadAuthenticator):
-    def curve_user_id(self, client_public_key: bytes) -> str:
-        """Name the sender of each message by its public key, for `Door.role`."""
-        return z85.encode(client_public_key).decode()

@@ -18,7 +18,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 from zmqdist.errors import AddressInUse, ConfigError
 from zmqdist.net.address import endpoint, is_loopback, parse_address
-from zmqdist.net.security import ZAP_DOMAIN, ClientKeys, Door, MasterKeys
+from zmqdist.net.door import ZAP_DOMAIN, Door
+from zmqdist.net.security import ClientKeys, MasterKeys
 
 log = logging.getLogger(__name__)
 

@@ -107,6 +107,7 @@ def calibrate(
     max_in_flight: int,
     staleness: Policy | None = None,
     publish_every: int | None = None,
+    replay: bool = False,
     seed: int = 0,
 ) -> Calibration:
     """Fit a cluster to a recorded run.
@@ -117,6 +118,9 @@ def calibrate(
         The columns of one run's record.
     max_in_flight, staleness, publish_every
         Those of the run.
+    replay : bool, default=False
+        Each simulated worker takes the computing times of one that was recorded, in their
+        order: the run again, under another policy. False fits a model to them.
     seed : int
 
     Returns
@@ -147,7 +151,7 @@ def calibrate(
     turned_down = record["master_s"][rows[record["decision"][rows] != "applied"]]
     cluster = Cluster(
         workers=len(names),
-        compute=_compute(lags, fits, correlation),
+        compute=_as_recorded(lags) if replay else _compute(lags, fits, correlation),
         apply=_measured(record["master_s"][applied]),
         turn_down=_measured(turned_down) if len(turned_down) else None,
         update_bytes=int(record["bytes"][applied].mean()),
@@ -266,6 +270,10 @@ def _compute(lags: list[Times], fits: list[Fit], correlation: float) -> Delay | 
     if not differ:
         return _chosen(np.concatenate(lags), fits, correlation)
     return tuple(_chosen(times, fit(times), correlation) for times in lags)
+
+
+def _as_recorded(lags: list[Times]) -> tuple[Delay, ...]:
+    return tuple(Replay(tuple(times.tolist()), in_order=True) for times in lags)
 
 
 def _chosen(times: Times, fits: list[Fit], correlation: float) -> Delay:

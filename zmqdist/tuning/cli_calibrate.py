@@ -21,9 +21,13 @@ Fit the simulator's cluster to a recorded run (ZmqDist(record=...), zmqdist-mast
 and write it as JSON, which 'zmqdist-tune simulate' reads.
 Of a file with several runs the last one counts. With --validate, runs with other numbers
 of workers are predicted with that cluster and compared with what was recorded.
+With --replay, each simulated worker takes the times of one that was recorded, in their
+order: 'simulate' then shows what another policy would have made of that very run.
 
-example:
+examples:
   zmqdist-tune calibrate four.csv -o cluster.json --max-in-flight 1 --validate eight.csv
+  zmqdist-tune calibrate four.csv -o again.json --replay
+  zmqdist-tune simulate again.json --staleness bounded:2
 """
 
 COMPARED = {
@@ -49,6 +53,7 @@ def add_calibrate(commands: Any) -> None:
     add("--staleness", default="async", metavar="POLICY", help="of the runs (default: %(default)s)")
     add("--max-in-flight", type=int, default=2, metavar="N", help="of the runs (default: 2)")
     add("--publish-every", type=int, metavar="N", help="of the runs")
+    add("--replay", action="store_true", help="recorded times in their order, nothing fitted")
     add("--validate", type=Path, nargs="+", default=[], metavar="RECORD.csv")
 
 
@@ -82,11 +87,11 @@ def _calibrate(options: argparse.Namespace) -> int:
         "max_in_flight": options.max_in_flight,
         "publish_every": options.publish_every,
     }
-    found = calibrate(last_run(options.study), **run)
+    found = calibrate(last_run(options.study), replay=options.replay, **run)
     found.cluster.save(options.output)
     say = sys.stdout.write
     say(f"{options.output}: {found.cluster.workers} workers\n")
-    for fit in found.fits[:3]:
+    for fit in [] if options.replay else found.fits[:3]:
         say(f"  computing times: {fit.delay}, AIC {fit.aic:.1f}, distance {fit.distance:.3f}\n")
     say(f"  tail index {found.tail_index:.2f}, autocorrelation {found.autocorrelation:.2f}\n")
     for path in options.validate:

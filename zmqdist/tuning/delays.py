@@ -5,6 +5,7 @@ A `Delay` is a frozen description; `Delay.stream` draws from it, one time after 
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -275,7 +276,7 @@ class Straggler(Delay):
 
 @dataclass(frozen=True)
 class Replay(Delay):
-    """Recorded times, drawn in blocks of neighbours so that slow spells stay together.
+    """Recorded times: in blocks of neighbours, so that slow spells stay together, or as they were.
 
     Parameters
     ----------
@@ -284,6 +285,8 @@ class Replay(Delay):
     block : int, default=1
         Length of a block. The stream is the circular block bootstrap [1]_: blocks begin
         anywhere and go on at the beginning when they reach the end.
+    in_order : bool, default=False
+        No bootstrap and no blocks: what was measured, from the first, again and again.
 
     References
     ----------
@@ -294,6 +297,7 @@ class Replay(Delay):
     name: ClassVar[str] = "replay"
     times_s: tuple[float, ...]
     block: int = 1
+    in_order: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "times_s", tuple(float(time_s) for time_s in self.times_s))
@@ -304,15 +308,21 @@ class Replay(Delay):
                 f"replay: block is {self.block!r}; expected 1 to {len(self.times_s)}, the number "
                 "of times"
             )
+        if self.in_order and self.block > 1:
+            raise ConfigError(f"replay: block is {self.block}; in_order knows no blocks")
 
     def draw(self, rng: np.random.Generator, n: int) -> Times:
-        """Draw `n` times, block by block."""
+        """Draw `n` times, block by block; in order, the first `n`."""
+        if self.in_order:
+            return np.resize(np.asarray(self.times_s), n)
         starts = rng.integers(len(self.times_s), size=-(-n // self.block))
         places = (starts[:, None] + np.arange(self.block)).ravel()[:n]
         return np.take(np.asarray(self.times_s), places, mode="wrap")
 
     def stream(self, rng: np.random.Generator) -> Iterator[float]:
         """Draw whole blocks, without end."""
+        if self.in_order:
+            yield from itertools.cycle(self.times_s)
         while True:
             yield from self.draw(rng, self.block * max(1, 64 // self.block)).tolist()
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from zmqdist.tuning.cluster import Cluster
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A version as a worker holds it.
 
     Attributes
@@ -64,8 +62,9 @@ class Publications:
 
     def forget(self, now: float) -> None:
         """Let go of what no worker can read any more."""
-        head, last = self._head, len(self._left) - 1
-        while head < last and self._arrives(head + 1, self._workers - 1) <= now:
+        head, left, last = self._head, self._left, len(self._left) - 1
+        copies_s, line_s = self._copy_s * self._workers, self._line_s
+        while head < last and left[head + 1] + copies_s + line_s <= now:
             self._held[head] = NOTHING
             head += 1
         self._head = head
@@ -84,17 +83,15 @@ class Publications:
 
     def held(self, worker: int, now: float) -> Held:
         """Return the newest version that has reached a worker."""
-        left = self._left
-        index = len(left) - 1
-        if self._arrives(index, worker) > now:
-            way_s = self._copy_s * (worker + 1) + self._line_s
-            index = bisect_right(left, now - way_s, self._head)
-            while index > self._head and self._arrives(index - 1, worker) > now:
-                index -= 1
-            while index < len(left) and self._arrives(index, worker) <= now:
-                index += 1  # what a subtraction rounds, the sum of the way need not
+        left, copies_s, line_s = self._left, self._copy_s * (worker + 1), self._line_s
+        if left[-1] + copies_s + line_s <= now:  # mostly; each step passes here
+            return self._held[-1]
+        index = bisect_right(left, now - (copies_s + line_s), self._head)
+        while index > self._head and self._arrives(index - 1, worker) > now:
             index -= 1
-        return self._held[index] if index >= self._head else NOTHING
+        while index < len(left) and self._arrives(index, worker) <= now:
+            index += 1  # what a subtraction rounds, the sum of the way need not
+        return self._held[index - 1] if index > self._head else NOTHING
 
     def reaches(self, worker: int, version: int, clock: int) -> float | None:
         """Return when a worker gets the first that is new enough; None if none is published."""

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from zmqdist.core.pacing import Pacing
 from zmqdist.core.staleness import Arrival, Policy, Verdict
@@ -51,8 +51,7 @@ class Served:
     norm: float = math.nan
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a worker hears of its step, as `zmqdist.core.messages.Ack`."""
 
     step: Step
@@ -135,7 +134,8 @@ class VirtualMaster:
         self.publish_at = math.inf
         self._awaited = -1
         self.awaiting: dict[int, VirtualWorker] = {}
-        self._tells = policy.needs.workers
+        self._tells, self._halves = policy.needs.workers, policy.needs.halves
+        self._buffers, self._synchronous = policy.buffers, policy.synchronous
         self._counts_clocks = policy.gates or policy.lazy_slack is not None or self._tells
         self._sessions: dict[int, Session] = {}
         self._last_session = 0
@@ -167,7 +167,7 @@ class VirtualMaster:
     def leave(self, now: float, session: Session) -> None:
         """Close a session: it holds nobody back any more, and the buffer waits for fewer."""
         del self._sessions[session.number]
-        if self.policy.synchronous:  # what it has left behind stands for no other worker's
+        if self._synchronous:  # what it has left behind stands for no other worker's
             self._left_behind += sum(s.step.session is session for s in self._buffer)
         self._clocks[session.clock] -= 1
         if self._tells:
@@ -237,9 +237,10 @@ class VirtualMaster:
             return
         begun = self._ready(now)
         tau = self.version - step.base
-        halves: tuple[float | None, float | None] = (None, None)
-        if self._learner is not None and self.policy.needs.halves and not step.abandoned:
-            halves = self._learner.halves(step)
+        half_dot: float | None = None
+        half_sq: float | None = None
+        if self._halves and self._learner is not None and not step.abandoned:
+            half_dot, half_sq = self._learner.halves(step)
         verdict, weight = self.policy.decide(
             Arrival(
                 tau,
@@ -249,7 +250,8 @@ class VirtualMaster:
                 begun,
                 step.examples,
                 step.compute_s,
-                *halves,
+                half_dot,
+                half_sq,
             )
         )
         accepted = verdict is Verdict.APPLY and not step.abandoned
@@ -268,7 +270,7 @@ class VirtualMaster:
         moves = self._counts_clocks and self._answered(session, step.clock + 1, begun)
         if not accepted:
             self._observer.turned_down(served)
-        elif self.policy.buffers:
+        elif self._buffers:
             self._keep(served)
         else:
             done = self._apply(served)
@@ -292,20 +294,21 @@ class VirtualMaster:
 
     def _apply(self, served: Served) -> float:
         self._count([served], served.time_s)
-        if self.policy.synchronous:
+        if self._synchronous:
             self._awaited = served.step.session.need = self.version
         return self._publish_if_due(served.time_s)
 
     def _keep(self, served: Served) -> None:
         self._buffer.append(served)
-        if self.policy.synchronous:
+        if self._synchronous:
             self._awaited = served.step.session.need = self.version + 1
         if len(self._buffer) == 1 and (after_s := self.policy.flush_after_s) is not None:
             self._agenda.at(served.time_s + after_s, self._late, self._flushes)
 
     def _ready(self, arrived: float) -> float:
         """Return when what has arrived is served: after what came before and is due."""
-        begun = max(arrived, self._free_at)
+        free_at = self._free_at
+        begun = arrived if arrived > free_at else free_at
         while self.publish_at <= begun:
             self._publish(max(self.publish_at, self._free_at))
             begun = max(arrived, self._free_at)
@@ -362,7 +365,8 @@ class VirtualMaster:
         self.publications.add(Held(self.version, self._slowest, model), done)
         self.publications.forget(self._agenda.now)
         self._pacing.was_published(now, done)
-        self._free_at = max(self._free_at, done)
+        if done > self._free_at:
+            self._free_at = done
         if self.awaiting:
             for worker in list(self.awaiting.values()):
                 if worker.wake_with(now):
