@@ -114,19 +114,13 @@ def draw_scaling(findings: Findings) -> Any:
     rate.legend()
     if scaling:
         speed = axes[0, 1]
-        speed.plot(n, [scaling.speed_up(int(k)) for k in n], color=INK, label="fitted")
+        medians = {w: c.median for w, c in zip(measured, best, strict=True)}
+        known = {w: median for w, median in medians.items() if 0 < median < math.inf}
+        one = known.get(1, scaling.seconds(1))
+        speed.plot(n, [one / scaling.seconds(int(k)) for k in n], color=INK, label="fitted")
         speed.plot(n, n, color=FAINT, linewidth=1, label="one for each worker")
-        one = scaling.seconds(1)
-        known = [
-            (w, one / c.median)
-            for w, c in zip(measured, best, strict=True)
-            if 0 < c.median < math.inf
-        ]
         speed.plot(
-            *(zip(*known, strict=True) if known else ([], [])),
-            "o",
-            color=color(0),
-            label="measured",
+            list(known), [one / t for t in known.values()], "o", color=color(0), label="measured"
         )
         speed.set_xscale("log", base=2)
         speed.set_yscale("log", base=2)
