@@ -16,12 +16,11 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO
-
-import cloudpickle
+from collections.abc import Callable, Iterable, Sequence
+from typing import IO, Any, BinaryIO
 
 from zmqdist.engines.job import Job
+from zmqdist.engines.portions import portions
 from zmqdist.errors import (
     ConfigError,
     MasterLost,
@@ -148,6 +147,27 @@ WORTH_A_RETRY = (_WorkerDied, MasterLost, MasterUnreachable, RemoteProtocolError
 """What may go well the next time: a death, a broken network, a damaged message."""
 
 
+def _send(data: Iterable[Any], partition: int, orders: IO[bytes]) -> None:
+    """Send a partition to a worker process.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be pickled.
+    """
+    pieces = portions(data)
+    octets: bytes | None = b""
+    while octets is not None:
+        try:
+            octets = next(pieces, None)
+        except Exception as error:
+            raise ConfigError(
+                f"partition {partition} cannot be sent to a worker process: {error}"
+            ) from error
+        pickle.dump(octets, orders, protocol=5)
+        orders.flush()
+
+
 class _Process:
     """One worker process, started when first needed and again when it died."""
 
@@ -166,18 +186,15 @@ class _Process:
         if process is None or process.stdin is None or answers is None:
             raise _WorkerDied("the worker process could not be started")
         try:
-            items = cloudpickle.dumps(data[partition], protocol=5)
-        except Exception as error:
-            raise ConfigError(
-                f"partition {partition} cannot be sent to a worker process: {error}"
-            ) from error
-        try:
             if self._job != job.name:
                 pickle.dump(("job", job), process.stdin, protocol=5)
                 self._job = job.name
-            pickle.dump(("run", partition, attempt, items), process.stdin, protocol=5)
-            process.stdin.flush()
+            pickle.dump(("run", partition, attempt), process.stdin, protocol=5)
+            _send(data[partition], partition, process.stdin)
             kind, answer = pickle.load(answers)  # noqa: S301 - a pipe from our own child
+        except ConfigError:
+            self.kill()  # it waits for the rest of the partition
+            raise
         except (OSError, EOFError, pickle.UnpicklingError):
             code = process.wait()
             self.close()

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import cloudpickle
 
 from zmqdist.engines.job import Job, run_task
+from zmqdist.engines.portions import Arriving
 
 GRACE_S = 1.0
 """How long a worker may take to end by itself once its parent has, in seconds."""
@@ -48,15 +49,19 @@ def serve(orders: BinaryIO, answers: BinaryIO) -> None:
         if order[0] == "job":
             job = order[1]
             continue
-        _, partition, attempt, items = order
+        _, partition, attempt = order
+        data = Arriving(orders)
         answer: tuple[str, Any]
         try:
             if job is None:
                 raise RuntimeError("work came before the job")
-            data = pickle.loads(items)  # noqa: S301 - as above
             answer = ("done", run_task(job, partition, attempt, data))
         except Exception as error:
             answer = ("error", error)
+        try:
+            data.drain()
+        except EOFError:
+            return
         try:
             octets = cloudpickle.dumps(answer)
         except Exception:
