@@ -93,6 +93,14 @@ def test_what_cannot_be_unpickled_leaves_the_pipe_in_order() -> None:
     assert next_order(orders, arriving) == "the next order"
 
 
+@pytest.mark.parametrize("cut", [1, 40, 700])
+def test_a_pipe_that_ends_is_nobodys_failure(cut: int) -> None:
+    whole = pipe([str(i) * 100 for i in range(9)]).getvalue()
+    arriving = Arriving(io.BytesIO(whole[: -len(pickle.dumps("the next order")) - cut]))
+    with pytest.raises(SystemExit, match="the driver ended"):
+        list(arriving)
+
+
 # ---- in worker processes --------------------------------------------------------------------
 
 

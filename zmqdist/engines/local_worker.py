@@ -58,10 +58,7 @@ def serve(orders: BinaryIO, answers: BinaryIO) -> None:
             answer = ("done", run_task(job, partition, attempt, data))
         except Exception as error:
             answer = ("error", error)
-        try:
-            data.drain()
-        except EOFError:
-            return
+        data.drain()
         try:
             octets = cloudpickle.dumps(answer)
         except Exception:
