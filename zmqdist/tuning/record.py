@@ -7,7 +7,7 @@ the cluster.
 from __future__ import annotations
 
 import math
-from array import array
+import struct
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ COLUMNS: dict[str, type] = {
 """The columns, in order; of `wait_s` the parts spent on answers, on slower workers and on newer
 versions, and `queue_s`, from the end of the computation until the master begins."""
 
+_PACK = struct.Struct(f"{len(COLUMNS)}d").pack  # a third of the time of array.extend
+
 
 class Rows:
     """Collects rows as plain numbers.
@@ -42,38 +44,36 @@ class Rows:
     """
 
     def __init__(self, update_bytes: int) -> None:
-        self._numbers = array("d")
+        self._numbers = bytearray()
         self._bytes = update_bytes
 
     def add(self, served: Served) -> None:
         """Take in what became of a step."""
         step, waits_s = served.step, served.step.waits_s
         code = _CODES[served.decision]
-        self._numbers.extend(
-            (
-                served.time_s,
-                step.epoch,
-                step.partition,
-                step.number,
-                step.worker.number,
-                step.clock,
-                step.base,
-                served.version,
-                served.tau,
-                math.nan if code else served.weight,
-                code,
-                step.examples,
-                served.norm,
-                sum(waits_s),
-                step.compute_s,
-                0.0,
-                served.service_s,
-                0 if step.abandoned else self._bytes,
-                waits_s[CREDIT],
-                waits_s[GATE],
-                waits_s[MODEL],
-                served.queued_s,
-            )
+        self._numbers += _PACK(
+            served.time_s,
+            step.epoch,
+            step.partition,
+            step.number,
+            step.worker.number,
+            step.clock,
+            step.base,
+            served.version,
+            served.tau,
+            math.nan if code else served.weight,
+            code,
+            step.examples,
+            served.norm,
+            sum(waits_s),
+            step.compute_s,
+            0.0,
+            served.service_s,
+            0 if step.abandoned else self._bytes,
+            waits_s[CREDIT],
+            waits_s[GATE],
+            waits_s[MODEL],
+            served.queued_s,
         )
 
     def columns(self) -> dict[str, NDArray[Any]]:
