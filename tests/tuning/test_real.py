@@ -41,7 +41,7 @@ def short(steps: int, **options: Any) -> Problem:
 
 def test_what_the_record_says() -> None:
     points: list[Point] = []
-    outcome = run(short(60), lambda point: points.append(point), policy="ssp:1")
+    outcome = run(short(60), lambda point: points.append(point), policy="ssp:0")
     assert outcome.ended == "data"
     assert outcome.curve[0].version == 0
     assert outcome.curve[0].seconds == 0
