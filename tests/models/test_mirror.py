@@ -121,6 +121,18 @@ def test_of_a_gradient_that_only_reads_nothing_is_copied_but_news(monkeypatch: A
     pair.check()
 
 
+def test_what_came_hides_a_change_once_only() -> None:
+    pair = Pair()
+    pair.read()
+    for rows in ([0, 7], [7], [3], []):
+        pair.model["w"][7] += 1
+        if rows:
+            pair.publish(rows)
+        pair.read()
+        pair.check()
+    assert pair.mirror.trained == {"w"}
+
+
 def test_one_that_begins_to_train_is_found_out(caplog: pytest.LogCaptureFixture) -> None:
     pair = Pair()
     for _ in range(5):

@@ -56,6 +56,8 @@ class Mirror:
         self.parameters = parameters
         self.trained: set[str] = set()
         self._untouched: set[str] = set()
+        # Of these, rows that came when it was looked at, which hid what was done to them.
+        self._unsure: dict[str, NDArray[Any]] = {}
         self._filled: dict[str, NDArray[Any]] = {}
         self._reads = 0
 
@@ -99,6 +101,11 @@ class Mirror:
                 return  # what came since hides what was done to it
             changed = len(np.setdiff1d(changed_rows(target, array), news)) > 0
             self._untouched.add(name)
+            self._unsure[name] = news
+        elif not changed and news is not None and len(unsure := self._unsure[name]):
+            shown = np.setdiff1d(unsure, news)
+            changed = len(changed_rows(target.take(shown, axis=0), array.take(shown, axis=0))) > 0
+            self._unsure[name] = np.intersect1d(unsure, news)
         if changed:
             self._untouched.discard(name)
             self.trained.add(name)
