@@ -307,8 +307,7 @@ class VirtualMaster:
 
     def _ready(self, arrived: float) -> float:
         """Return when what has arrived is served: after what came before and is due."""
-        free_at = self._free_at
-        begun = arrived if arrived > free_at else free_at
+        begun = max(arrived, self._free_at)
         while self.publish_at <= begun:
             self._publish(max(self.publish_at, self._free_at))
             begun = max(arrived, self._free_at)
@@ -365,8 +364,7 @@ class VirtualMaster:
         self.publications.add(Held(self.version, self._slowest, model), done)
         self.publications.forget(self._agenda.now)
         self._pacing.was_published(now, done)
-        if done > self._free_at:
-            self._free_at = done
+        self._free_at = max(self._free_at, done)
         if self.awaiting:
             for worker in list(self.awaiting.values()):
                 if worker.wake_with(now):

@@ -219,11 +219,11 @@ class VirtualWorker:
         if self._unanswered >= self._max_in_flight:
             self._want(now)
             self._wait(CREDIT, now)
-        elif self._limit is not None and self.clock > self._limit:
+        elif self._beyond_limit():
             self._wait(GATE, now)
         else:
             held = self._held(now)
-            if held.version >= self.need and (self._lazy_slack is None or self._recent(held)):
+            if self._fresh_enough(held):
                 self._begin(session, held, now)
             else:
                 self._want(now)
@@ -286,17 +286,13 @@ class VirtualWorker:
                 self.lost(step)
             return
         self._unanswered -= 1
-        if answer.limit != self._limit:
-            self._raise_limit(answer.limit)
+        self._raise_limit(answer.limit)
         if requeued:
             self._again.append(step)
-        self._patience = answer.patience
-        if answer.version > self._newest:
-            self._newest = answer.version
-        if answer.need > self.need:
-            self.need = answer.need
-        if self._max_in_flight == 1 and self._lazy_slack is None and answer.published > self.need:
-            self.need = answer.published
+        self._newest, self._patience = max(self._newest, answer.version), answer.patience
+        self.need = max(self.need, answer.need)
+        if self._max_in_flight == 1 and self._lazy_slack is None:
+            self.need = max(self.need, answer.published)
         if requeued or answer.outcome == Verdict.REJECT:
             self._want(now)
         self.start(now)
@@ -313,11 +309,10 @@ class VirtualWorker:
         return heard
 
     def _fresh_enough(self, held: Held) -> bool:
-        return held.version >= self.need and (self._lazy_slack is None or self._recent(held))
-
-    def _recent(self, held: Held) -> bool:
-        """Whether a worker that reads lazily may go on, with its model or with this one."""
-        return not self._stale_model() or held.clock >= self.clock - (self._lazy_slack or 0)
+        if held.version < self.need:
+            return False
+        slack = self._lazy_slack
+        return slack is None or not self._stale_model() or held.clock >= self.clock - slack
 
     def _stale_model(self) -> bool:
         return self._base < 0 or self._base_clock < self.clock - (self._lazy_slack or 0)
