@@ -120,7 +120,7 @@ class Publisher:
         self._state.totals.publish_s += time.monotonic() - started
 
     def _encoded(self, tree: dict[str, Any]) -> Encoded:
-        return encode_tree(tree, self._codec, self._memory)
+        return encode_tree(tree, self._codec, self._memory, given=True)
 
     def _frames(self, base: int, encoded: Encoded, part: int = 0, receivers: int = 1) -> list[Any]:
         state = self._state

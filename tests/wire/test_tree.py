@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from zmqdist.errors import RemoteProtocolError, UpdateError
 from zmqdist.wire.leaves import first_nonfinite, map_leaves, scale_tree, walk
-from zmqdist.wire.plan import Look
+from zmqdist.wire.plan import FRAME_BYTES, Look
 from zmqdist.wire.rows import RowSparse
 from zmqdist.wire.tree import MAX_LEAVES, decode_tree, encode_tree, plan_tree
 
@@ -420,3 +420,32 @@ def test_first_nonfinite(bad, dtype):
 
 def test_everything_else_is_finite():
     assert first_nonfinite([1, 10**400, "nan", None, True, np.arange(3), np.array([True])]) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "view", "given", "shares"),
+    [
+        ("<f4", False, True, True),
+        ("<f4", False, False, False),
+        ("<f4", True, True, False),  # of something that goes on changing
+        (">f4", False, True, False),
+    ],
+)
+def test_only_what_is_given_away_becomes_frames(dtype, view, given, shares):
+    rows, shape = np.arange(3000), (5000, 100)
+    values = np.random.default_rng(0).normal(size=(3001, 100)).astype(dtype)
+    part = RowSparse(rows, values[1:] if view else values[1:].copy(), shape)
+    expected = part.values.astype("<f4")
+    encoded = encode_tree({"w": part}, "raw", given=given)
+    frames = [np.frombuffer(frame, "u1") for frame in encoded.frames]
+    assert any(np.shares_memory(frame, part.values) for frame in frames) == shares
+    assert max(frame.size for frame in frames) <= FRAME_BYTES
+    decoded = decode_tree(encoded.spec, encoded.frames, max_bytes=1 << 30)["w"]
+    assert decoded.rows.tolist() == rows.tolist()
+    assert decoded.values.tobytes() == expected.tobytes()
+
+
+def test_whole_arrays_are_never_given_away():
+    array = np.random.default_rng(0).normal(size=(3000, 100))
+    encoded = encode_tree([array], "raw", given=True)
+    assert not any(np.shares_memory(np.frombuffer(f, "u1"), array) for f in encoded.frames)

@@ -49,7 +49,7 @@ class _Splitter(_Writer):
         super().__init__("raw", Memory())
         self.arrays: list[NDArray[Any]] = []
 
-    def _array(self, array: Any, path: str) -> dict[str, Any]:
+    def _array(self, array: Any, path: str, *, given: bool = False) -> dict[str, Any]:
         if array.dtype.kind not in "biufc":
             raise UpdateError(f"{path} is an array of {array.dtype}; expected numbers")
         self.arrays.append(np.asarray(array))

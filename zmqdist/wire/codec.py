@@ -67,9 +67,14 @@ class Memory:
 
 
 def encode_array(
-    array: NDArray[Any], codec: str = "auto", *, memory: Memory | None = None, name: str = ""
+    array: NDArray[Any],
+    codec: str = "auto",
+    *,
+    memory: Memory | None = None,
+    name: str = "",
+    given: bool = False,
 ) -> tuple[dict[str, Any], list[Buffer]]:
-    """Encode one array; the frames share no memory with it.
+    """Encode one array; the frames share no memory with it, unless it is given away.
 
     Parameters
     ----------
@@ -82,6 +87,8 @@ def encode_array(
     memory : Memory, optional
         Spares looks at arrays that were sent under the same `name` before.
     name : str, optional
+    given : bool, default=False
+        Nobody will change the array any more, so that raw frames may be its own memory.
 
     Returns
     -------
@@ -114,19 +121,25 @@ def encode_array(
         held = _rows_to_send(array) if sparse else None
         if held is not None:
             return _encode_rows(array, held, codec, memory, name)
-    return _encode_dense(array, dtype, codec, memory, name)
+    return _encode_dense(array, dtype, codec, memory, name, given=given)
 
 
 def _encode_dense(
-    array: NDArray[Any], dtype: np.dtype[Any], codec: str, memory: Memory, name: str
+    array: NDArray[Any],
+    dtype: np.dtype[Any],
+    codec: str,
+    memory: Memory,
+    name: str,
+    *,
+    given: bool = False,
 ) -> tuple[dict[str, Any], list[Buffer]]:
     entry: dict[str, Any] = {"dtype": dtype.str, "shape": list(array.shape)}
     if codec == "raw" or array.nbytes < _TINY_BYTES:
-        return entry, _copied(array, dtype, memory.pool)
+        return entry, _raw(array, dtype, memory.pool, given=given)
     coded, shuffle = memory.ask(f"{name}: bytes", lambda: _try_sample(_flat(array, dtype), dtype))
     if codec == "auto":
         if coded > _WORTH_IT:
-            return entry, _copied(array, dtype, memory.pool)
+            return entry, _raw(array, dtype, memory.pool, given=given)
         codec = "lz4"
     flat = _flat(array, dtype)
     marks, frames = "", list[Buffer]()
@@ -145,12 +158,18 @@ def _flat(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8)
 
 
-def _copied(array: NDArray[Any], dtype: np.dtype[Any], pool: Pool) -> list[Buffer]:
+def _raw(array: NDArray[Any], dtype: np.dtype[Any], pool: Pool, *, given: bool) -> list[Buffer]:
+    if given and array.nbytes >= pool.LARGE_BYTES:
+        return _cut(_flat(array, dtype))
     if array.nbytes < pool.LARGE_BYTES:
         flat = np.array(array, dtype=dtype, order="C", copy=True).reshape(-1).view(np.uint8)
         return [flat.data] if flat.size else []
     flat = pool.take(array.nbytes)
     np.copyto(flat.view(dtype).reshape(array.shape), array)
+    return _cut(flat)
+
+
+def _cut(flat: NDArray[np.uint8]) -> list[Buffer]:
     octets = flat.data
     return [octets[start : start + FRAME_BYTES] for start in range(0, flat.size, FRAME_BYTES)]
 

@@ -45,25 +45,27 @@ class Encoded(NamedTuple):
     encoded_bytes: int
 
 
-def encode_tree(tree: Any, codec: str = "auto", memory: Memory | None = None) -> Encoded:
-    """Encode a tree; the frames share no memory with it.
+def encode_tree(
+    tree: Any, codec: str = "auto", memory: Memory | None = None, *, given: bool = False
+) -> Encoded:
+    """Encode a tree; the frames share no memory with it, unless that is given away.
 
     Parameters
     ----------
     tree : dict, list, tuple or leaf
         Keys are str, int or bool. NamedTuples and dict subclasses arrive as plain
         tuples and dicts, numpy subclasses as ndarrays.
-    codec : {"auto", "raw", "lz4", "zstd"}
+    codec, memory
         As in ``encode_array``.
-    memory : Memory, optional
-        What is known of earlier trees of this kind; spares looking at each array.
+    given : bool, default=False
+        Nobody will change the `RowSparse` in it any more whose values are not views.
 
     Raises
     ------
     UpdateError
         If something in the tree cannot travel; the message names its path.
     """
-    writer = _Writer(codec, Memory() if memory is None else memory)
+    writer = _Writer(codec, Memory() if memory is None else memory, given)
     spec = writer.write(tree, "update", 0)
     encoded_bytes = sum(memoryview(frame).nbytes for frame in writer.frames)
     return Encoded(spec, writer.frames, writer.decoded_bytes, encoded_bytes)
@@ -135,8 +137,9 @@ def plan_tree(spec: Any) -> Plan:
 
 
 class _Writer:
-    def __init__(self, codec: str, memory: Memory) -> None:
+    def __init__(self, codec: str, memory: Memory, given: bool = False) -> None:
         self.codec = codec
+        self.given = given
         self.memory = memory
         self.frames: list[Buffer] = []
         self.decoded_bytes = 0
@@ -153,8 +156,9 @@ class _Writer:
             parts = [self.write(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(tree)]
             return parts if isinstance(tree, list) else {"tuple": parts}
         if isinstance(tree, RowSparse):
-            parts = [self._array(tree.rows, f"{path}: rows"), self._array(tree.values, path)]
-            return {"rows": [list(tree.shape), *parts]}
+            rows = self._array(tree.rows, f"{path}: rows")
+            given = self.given and tree.values.flags.owndata
+            return {"rows": [list(tree.shape), rows, self._array(tree.values, path, given=given)]}
         if isinstance(tree, np.ndarray) and not isinstance(tree, np.ma.MaskedArray):
             return {"array": self._array(tree, path)}
         if isinstance(tree, Half):
@@ -173,9 +177,11 @@ class _Writer:
         plain = key if isinstance(key, bool) else str(key) if isinstance(key, str) else int(key)
         return [plain, self.write(value, f"{path}[{key!r}]", depth + 1)]
 
-    def _array(self, array: Any, path: str) -> dict[str, Any]:
+    def _array(self, array: Any, path: str, *, given: bool = False) -> dict[str, Any]:
         try:
-            entry, frames = encode_array(array, self.codec, memory=self.memory, name=path)
+            entry, frames = encode_array(
+                array, self.codec, memory=self.memory, name=path, given=given
+            )
         except UpdateError as err:
             raise UpdateError(f"{path}: {err}") from None
         self.frames += frames
