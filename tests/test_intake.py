@@ -142,6 +142,7 @@ def test_what_is_sent_again_stands_in_line_once(intakes: Intakes) -> None:
         (Pull(1, 4), Pull(1, -1)),  # asks for more
         (Pull(1, 4, 5), Pull(1, 4, 6)),
         (Pull(1, 4), Pull(1, 4, part=1)),
+        (Pull(1, -1, start=0), Pull(1, -1, start=40)),
     ],
 )
 def test_what_is_not_the_same(intakes: Intakes, first: Message, then: Message) -> None:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from math import prod
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -161,16 +160,11 @@ class Connection:
         try:
             self._shake_hands()
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._turn.end()
         self._thread.join()
         self._sockets.close()
@@ -354,7 +348,8 @@ class Connection:
             case Forget():
                 self._outgoing.forget(action.step, applied=action.applied)
             case Load() if received is not None:
-                self._replica.load(action.version, received.decode(self._replica.max_bytes))
+                load = self._replica.load_piece if action.piece else self._replica.load
+                load(action.version, received.decode(self._replica.max_bytes))
                 self._replica.incarnation = self._state.fresh.incarnation
             case Subscribe():
                 self._sockets.subscribe(action.port, self.assignment.run.encode())

@@ -157,7 +157,7 @@ def _same(one: Arrived, other: Arrived) -> bool:
     if isinstance(mine, Push) and isinstance(theirs, Push):
         return (mine.session, mine.step, mine.clock) == (theirs.session, theirs.step, theirs.clock)
     if isinstance(mine, Pull) and isinstance(theirs, Pull):
-        alike = (mine.session, mine.part) == (theirs.session, theirs.part)
+        alike = (mine.session, mine.part, mine.start) == (theirs.session, theirs.part, theirs.start)
         return alike and theirs.have <= mine.have and theirs.want >= mine.want
     return False
 

@@ -21,7 +21,11 @@ from zmqdist.models.versions import Moved, Versions
 from zmqdist.net.transport import MasterSockets
 from zmqdist.wire.codec import Memory
 from zmqdist.wire.frames import Received, pack
+from zmqdist.wire.rows import RowSparse
 from zmqdist.wire.tree import Encoded, encode_tree
+
+PIECE_BYTES = 4 << 20
+"""Who has nothing gets a model that is larger in pieces of so many bytes."""
 
 
 class Publisher:
@@ -58,7 +62,9 @@ class Publisher:
         self._codec = codec
         self._memory = Memory()
         self._max_pull_bytes = max_pull_bytes
-        self._answered: tuple[tuple[int, int, int], Encoded] | None = None
+        self._answered: dict[tuple[int, int, int], tuple[Encoded, int]] = {}
+        self._model_bytes = sum(array.nbytes for array in parameters.arrays().values())
+        self._large = self._in_pieces = self._model_bytes > PIECE_BYTES
 
     def touched(self, update: Any, *, only: bool) -> None:
         """Note that an update was applied, see `Snapshot.touched`."""
@@ -75,8 +81,11 @@ class Publisher:
         self._state.totals.publications += 1
         started = time.monotonic()
         base, version = self._state.published, self._state.version
-        self._answered = None
+        self._answered.clear()
         tree = self._snapshot.take(version, len(self._state.sessions))
+        if self._large and base >= 0:
+            # Who gets pieces of several versions would ask for nearly all of it again.
+            self._in_pieces = 2 * _bytes(tree["arrays"]) <= self._model_bytes
         self._norms.look(tree["arrays"], version)
         self._state.totals.max_row_norm = self._norms.largest
         if (count := self._sockets.subscribers) and base >= 0:
@@ -102,27 +111,38 @@ class Publisher:
             The pull of a part does not name rows.
         """
         started = time.monotonic()
-        rows = None
-        if action.part:
+        pull, rows = action.pull, None
+        if pull.part:
             rows = received.decode(self._max_pull_bytes)
             if not isinstance(rows, dict) or not all(_are_rows(r) for r in rows.values()):
                 raise RemoteProtocolError("a pull of a part lacks its rows: {array: row numbers}")
         self._state.totals.pulls += 1
-        base = min(action.have, self._snapshot.version)
-        asked = base, self._snapshot.version, action.keep_bits
-        if rows is None and self._answered is not None and self._answered[0] == asked:
-            encoded = self._answered[1]
+        base, start, end = min(pull.have, self._snapshot.version), -1, 0
+        if rows is not None:
+            encoded = self._encoded(self._snapshot.since(base, rows, pull.keep_bits))
         else:
-            encoded = self._encoded(self._snapshot.since(base, rows, action.keep_bits))
-            if rows is None:
-                self._answered = asked, encoded
-        self._sockets.send(action.peer, self._frames(base, encoded, action.part))
+            start = pull.start if base < 0 and self._in_pieces else -1
+            encoded, end = self._for_all(base, pull.keep_bits, start)
+        about = {"part": pull.part, "start": max(0, start), "end": end}
+        self._sockets.send(action.peer, self._frames(base, encoded, **about))
         self._state.totals.publish_s += time.monotonic() - started
+
+    def _for_all(self, base: int, keep_bits: int, start: int) -> tuple[Encoded, int]:
+        """Return what changed since `base`, or a piece of all and where the next one begins."""
+        asked = base, keep_bits, start
+        if asked not in self._answered:
+            self._answered.clear()
+            if start < 0:
+                tree, end = self._snapshot.since(base, None, keep_bits), 0
+            else:
+                tree, end = self._snapshot.piece(start, PIECE_BYTES)
+            self._answered[asked] = self._encoded(tree), end
+        return self._answered[asked]
 
     def _encoded(self, tree: dict[str, Any]) -> Encoded:
         return encode_tree(tree, self._codec, self._memory, given=True)
 
-    def _frames(self, base: int, encoded: Encoded, part: int = 0, receivers: int = 1) -> list[Any]:
+    def _frames(self, base: int, encoded: Encoded, receivers: int = 1, **about: int) -> list[Any]:
         state = self._state
         state.totals.bytes_published += encoded.encoded_bytes
         state.totals.bytes_published_decoded += encoded.decoded_bytes
@@ -132,10 +152,14 @@ class Publisher:
             base,
             self._snapshot.version,
             state.slowest(),
-            part,
-            state.lineage.incarnation,
+            incarnation=state.lineage.incarnation,
+            **about,
         )
         return pack(version, encoded)
+
+
+def _bytes(arrays: dict[str, Any]) -> int:
+    return sum(p.values.nbytes if isinstance(p, RowSparse) else p.nbytes for p in arrays.values())
 
 
 def _are_rows(rows: Any) -> bool:

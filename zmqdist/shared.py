@@ -101,7 +101,10 @@ class SharedConnection(Connection):
         elif received is not None and isinstance(received.message, Version):
             tree = received.decode(self._replica.max_bytes)
             try:
-                self._replica.load(action.version, tree, received.message.clock)
+                if action.piece:
+                    self._replica.load_piece(action.version, tree)
+                else:
+                    self._replica.load(action.version, tree, received.message.clock)
             except Unshareable as error:
                 self._perform(self._go_alone(error))
             else:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tests.core.link import Link, Worker
+from tests.core.link import PIECES, Link, Worker
 from zmqdist.core import worker_actions as wrk
 from zmqdist.core.messages import Version
 from zmqdist.core.sharing import Seen
 
-ROWS = 4
+ROWS = PIECES
 SILENT_S = 5.0
 
 
@@ -65,13 +65,21 @@ class Host:
         """Write what a message brings; only the first `rows` of it if the writer dies then."""
         if message.version <= self.version or message.version < self.writing:
             return
-        assert message.base <= self.version
         self.writing = message.version
         news = [r for r, v in enumerate(rows_at(message.version)) if v > message.base]
+        if message.start:  # the last piece
+            news = [message.start]
         for row in news[:rows]:
             self.rows[row] = rows_at(message.version)[row]
         if rows == ROWS:
             self.version, self.clock = message.version, message.clock
+
+    def load_piece(self, message: Version) -> None:
+        """Write a piece, unless there is something newer."""
+        if self.version < 0:
+            self.writing = max(self.writing, message.version)
+            row = message.start
+            self.rows[row] = max(self.rows[row], rows_at(message.version)[row])
 
 
 @dataclass
@@ -97,9 +105,12 @@ class Sharer(Worker):
         super().receive(message)  # type: ignore[arg-type]
         self.look()
 
-    def load(self, message: Version) -> None:
+    def load(self, message: Version, *, piece: bool) -> None:
         """Write into the shared replica."""
-        self.host.load(message)
+        if piece:
+            self.host.load_piece(message)
+        else:
+            self.host.load(message)
 
     def perform(self, actions: list[wrk.Action]) -> None:
         """Take another replica for another incarnation."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zmqdist.core import actions as act
@@ -34,6 +34,7 @@ from zmqdist.staleness import BoundedStaleness
 
 DRIVER = b"driver"
 LEASE_S = 8.0
+PIECES = 4
 SAVE_EVERY_S = 2.0
 
 
@@ -61,7 +62,7 @@ class Worker:
     next_step: int = 0
     computing: Push | None = None
     kept: set[int] = field(default_factory=set)
-    replica: Point = NOTHING
+    replica: list[Point] = field(default_factory=lambda: [NOTHING] * PIECES)
     started: list[tuple[int, int]] = field(default_factory=list)
     finishing: bool = False
     subscribed: bool = False
@@ -137,24 +138,34 @@ class Worker:
             if isinstance(action, wrk.Load):
                 assert isinstance(message, Version)
                 assert message.incarnation == held.incarnation
-                assert message.base <= held.version < message.version == action.version
+                assert held.version < message.version == action.version
                 assert Point(message.incarnation, message.version) in self.link.published
-                self.load(message)
+                self.load(message, piece=action.piece)
             else:
                 self.perform([action])
 
-    def load(self, message: Version) -> None:
-        """Take a version into the replica."""
-        self.replica = Point(message.incarnation, message.version)
+    def load(self, message: Version, *, piece: bool) -> None:
+        """Take a version, or a piece of one, into the replica."""
+        new = Point(message.incarnation, message.version)
+        if message.start or message.end:
+            self.replica[message.start] = new
+            assert piece or self.replica == [new] * PIECES
+        else:
+            assert not piece
+            if message.base >= 0:
+                incarnations, versions = zip(*self.replica, strict=True)
+                assert set(incarnations) == {message.incarnation}
+                assert message.base <= min(versions) <= max(versions) <= message.version
+            self.replica = [new] * PIECES
 
     def check_read(self) -> None:
         """What is read into the model is what `base` says."""
-        assert self.state.base == self.replica
+        assert self.replica == [self.state.base] * PIECES
 
     def check(self) -> None:
         """The state knows what the replica holds."""
         if self.state.version >= 0:
-            assert self.replica == self.state.fresh.replica
+            assert self.replica == [self.state.fresh.replica] * PIECES
 
     def perform(self, actions: list[wrk.Action]) -> None:
         for action in actions:
@@ -398,7 +409,7 @@ class Link:
                 case act.Publish():
                     self._publish()
                 case act.SendSnapshot():
-                    self._send(action.peer, self.answer(action.have))
+                    self._send(action.peer, self.answer(action.pull.have, action.pull.start))
                 case act.Admit():
                     self.admitted.add(action.key)
                 case act.Dismiss():
@@ -440,9 +451,12 @@ class Link:
         self._made += 1
         self.model.append(self._made)
 
-    def answer(self, have: int) -> Version:
-        """Return the answer to a pull."""
-        return self._version(min(have, self.master.published))
+    def answer(self, have: int, start: int = -1) -> Version:
+        """Return the answer to a pull: a piece, unless the master would rather send it whole."""
+        answer = self._version(min(have, self.master.published))
+        if answer.base >= 0 or start < 0 or self.master.published % 5 == 4:
+            return answer
+        return replace(answer, start=start, end=(start + 1) % PIECES)
 
     def _version(self, base: int) -> Version:
         return Version(

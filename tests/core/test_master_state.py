@@ -515,21 +515,24 @@ def test_pull_publishes_only_if_it_must(benches: list[Bench]) -> None:
     benches.append(bench)
     session = bench.join().session
 
-    def pull(want: int, session: int = session) -> list[Action]:
-        return bench.ask(Pull(session, -1, want))
+    def pull(want: int, session: int = session, start: int = -1) -> list[Action]:
+        asked = Pull(session, -1, want, start=start)
+        *actions, answer = bench.ask(asked)
+        assert answer == SendSnapshot(b"peer", asked)
+        return actions
 
-    snapshot = SendSnapshot(b"peer", -1)
-    assert pull(0) == [Publish(), snapshot]
+    assert pull(0) == pull(0, start=9) == [Publish()]
     bench.state.was_published(0.0, 0.0)
-    assert pull(0) == [snapshot]
+    assert pull(0) == []
     bench.ask(Push(session, 0, 0))
     assert bench.state.tick(0.0) == []
-    assert pull(0) == [snapshot]
-    assert pull(1) == [Publish(), snapshot]
-    assert pull(1, session=0) == [Publish(), snapshot]
+    assert pull(0) == []
+    assert pull(1) == [Publish()]
+    assert pull(1, session=0) == pull(1, start=0) == [Publish()]
+    assert pull(1, start=9) == []  # a further piece of what is published
     bench.state.was_published(0.0, 0.0)
-    assert pull(1) == [snapshot]
-    assert pull(99) == [snapshot]
+    assert pull(1) == []
+    assert pull(99) == []
     assert bench.ask(Pull(77, -1)) == [Send(b"peer", Rejoin(77))]
 
 
@@ -552,7 +555,8 @@ def test_lazy_pull_gets_the_newest(benches: list[Bench]) -> None:
     session = bench.join().session
     bench.state.was_published(0.0, 0.0)
     bench.ask(Push(session, 0, 0))
-    assert bench.ask(Pull(session, 0, 0)) == [Publish(), SendSnapshot(b"peer", 0)]
+    pull = Pull(session, 0, 0)
+    assert bench.ask(pull) == [Publish(), SendSnapshot(b"peer", pull)]
 
 
 @pytest.mark.parametrize(

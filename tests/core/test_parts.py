@@ -133,7 +133,7 @@ def push(state: WorkerState, step: int) -> None:
 
 def test_no_broadcasts_and_the_first_values_are_exact() -> None:
     state = joining()
-    assert state.receive(WELCOME, 0.0) == [SendToMaster(pull(-1, keep_bits=0))]
+    assert state.receive(WELCOME, 0.0) == [SendToMaster(replace(pull(-1, keep_bits=0), start=0))]
     assert state.asking
     assert state.receive(answer(-1, 3, part=0), 0.1) == [Load(3)]
     assert not state.asking

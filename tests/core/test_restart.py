@@ -390,7 +390,7 @@ def test_a_worker_asks_a_restarted_master_for_everything() -> None:
         SendUpdate(replace(push, session=AGAIN.session)),
         Renew(1),
         Subscribe(6001),
-        SendToMaster(Pull(AGAIN.session, -1, 0)),
+        SendToMaster(Pull(AGAIN.session, -1, 0, start=0)),
     ]
     assert not state.may_start()
     assert state.base == (0, 3)  # of what is in the model, and under way
@@ -424,7 +424,7 @@ def test_lazy_reading_takes_no_model_of_the_life_before() -> None:
 def test_a_replica_of_the_life_before_is_asked_for_anew() -> None:
     state = WorkerState(run="run", epoch=0, partition=2, attempt=7, worker="w", have=Point(0, 8))
     state.tick(0.0)
-    assert state.receive(AGAIN, 0.0)[-1] == SendToMaster(Pull(AGAIN.session, -1, 0))
+    assert state.receive(AGAIN, 0.0)[-1] == SendToMaster(Pull(AGAIN.session, -1, 0, start=0))
     kept = WorkerState(run="run", epoch=0, partition=2, attempt=7, worker="w", have=Point(1, 8))
     kept.tick(0.0)
     assert kept.receive(AGAIN, 0.0)[-1] == SendToMaster(Pull(AGAIN.session, 8, 0))

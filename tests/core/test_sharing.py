@@ -19,7 +19,7 @@ EMPTY = Seen(-1, 0, attended=True)
 
 
 def pull(have: int, want: int = 0) -> SendToMaster:
-    return SendToMaster(Pull(1, have, want))
+    return SendToMaster(Pull(1, have, want, start=0 if have < 0 else -1))
 
 
 def sharer(seen: Seen = ATTENDED, max_in_flight: int = 2, **welcome: object) -> WorkerState:

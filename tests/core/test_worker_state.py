@@ -95,7 +95,7 @@ def test_hello_is_said_until_answered() -> None:
     assert state.tick(HELLO_RETRY_S) == [SendToMaster(HELLO)]
     assert not state.may_start()
     actions = state.receive(WELCOME, 1.5)
-    assert actions == [Subscribe(5001), SendToMaster(Pull(1, -1, 0))]
+    assert actions == [Subscribe(5001), SendToMaster(Pull(1, -1, 0, start=0))]
     assert [state.settled(number) for number in range(5)] == [True, False, False, True, False]
     assert not state.may_start()
     assert state.receive(Version("run", -1, 3, 0), 1.6) == [Load(3)]
@@ -107,7 +107,7 @@ def test_of_two_welcomes_the_later_counts() -> None:
     state = joining()
     state.receive(WELCOME, 0.0)
     again = state.receive(replace(WELCOME, session=2), 0.0)
-    assert again == [SendToMaster(Pull(2, -1, 0))]
+    assert again == [SendToMaster(Pull(2, -1, 0, start=0))]
     assert state.receive(WELCOME, 0.0) == []
     assert state.session == 2
 
@@ -301,7 +301,7 @@ def test_lost_pull_is_repeated() -> None:
     state = joining()
     state.receive(WELCOME, 0.0)
     assert state.tick(BEAT_S - 0.1) == []
-    assert SendToMaster(Pull(1, -1, 0)) in state.tick(BEAT_S)
+    assert SendToMaster(Pull(1, -1, 0, start=0)) in state.tick(BEAT_S)
     assert state.tick(BEAT_S + 0.1) == []
 
 
@@ -590,7 +590,7 @@ def test_what_a_worker_waits_for() -> None:
 def test_a_synchronous_worker_joins_at_the_version_that_the_others_wait_with() -> None:
     state = joining(max_in_flight=3)
     (_, asked) = state.receive(replace(WELCOME, version=7, synchronous=True), 0.0)
-    assert asked == SendToMaster(Pull(1, -1, 7))
+    assert asked == SendToMaster(Pull(1, -1, 7, start=0))
     state.receive(Version("run", -1, 6, 0), 0.0)  # broadcast just before
     assert not state.may_start()
     state.receive(Version("run", 6, 7, 0), 0.0)

@@ -85,6 +85,8 @@ class Publishing(RuleBasedStateMachine):
         self.replica = Replica(self.parameters.schema())
         self.replica.load(0, tree)
         self.late = Replica(self.parameters.schema())
+        self.pieced, self.start = Replica(self.parameters.schema()), 0
+        self.piece_versions: list[int] = []
 
     @rule(name=st.sampled_from(sorted(ROWS)), data=st.data(), number=numbers)
     def add_rows(self, name: str, data: st.DataObject, number: float) -> None:
@@ -133,6 +135,28 @@ class Publishing(RuleBasedStateMachine):
         self.late.load(self.version, self.snapshot.since(self.late.version))
         assert same(self.late.arrays, self.history[self.version])
         assert self.late.scalars == self.snapshot.since(-1)["scalars"]
+
+    @precondition(lambda self: self.history)
+    @rule(most_bytes=st.sampled_from([1, 16, 40, 100, 10_000]))
+    def take_a_piece(self, most_bytes: int) -> None:
+        """One more piece; after the last one, what changed since the oldest of them."""
+        tree, self.start = self.snapshot.piece(self.start, most_bytes)
+        size = sum(
+            part.values.nbytes if isinstance(part, RowSparse) else part.nbytes
+            for part in tree["arrays"].values()
+        )
+        assert size <= max(most_bytes, 32)  # the largest row
+        self.pieced.load_piece(self.version, tree)
+        self.piece_versions.append(self.version)
+        assert self.pieced.version == -1
+        if self.start:
+            assert tree["arrays"]
+            return
+        if len(set(self.piece_versions)) > 1:
+            self.pieced.load(self.version, self.snapshot.since(min(self.piece_versions)))
+        assert same(self.pieced.arrays, self.history[self.version])
+        assert self.pieced.scalars == self.snapshot.since(-1)["scalars"]
+        self.pieced, self.piece_versions = Replica(self.parameters.schema()), []
 
     @precondition(lambda self: self.history)
     @rule(data=st.data(), keep_bits=st.sampled_from([0, 3]))
@@ -225,6 +249,21 @@ def test_rounding_is_in_the_answer_only() -> None:
     exact = snapshot.since(-1)["arrays"]
     assert np.array_equal(exact["w"], model["w"])
     assert np.array_equal(snapshot.take(1)["arrays"].get("w", 0), 0)
+
+
+def test_pieces_are_of_the_size_asked_for_and_end() -> None:
+    model = {"v": np.ones((0, 3)), "w": np.ones((10, 2)), "b": np.ones(3), "x": np.ones((2, 2))}
+    snapshot = Snapshot(parameters_of(model))
+    snapshot.take(0)
+    pieces, start = [], 0
+    while not pieces or start:
+        tree, start = snapshot.piece(start, 64)
+        pieces.append({n: len(getattr(part, "rows", part)) for n, part in tree["arrays"].items()})
+    assert pieces == [{"w": 4}, {"w": 4}, {"w": 2, "b": 3}, {"x": 2}]
+    whole = snapshot.piece(0, 10_000)
+    assert whole[1] == 0
+    assert same(whole[0]["arrays"], snapshot.since(-1)["arrays"])
+    assert snapshot.piece(99, 64)[0]["arrays"] == {}
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.uint16])

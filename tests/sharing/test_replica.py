@@ -117,6 +117,59 @@ def test_scalars_keep_their_bits(mine: SharedReplica) -> None:
         assert repr(mine.scalars) == repr(scalars)
 
 
+# ---- in pieces ------------------------------------------------------------------------------
+
+
+def piece(version: int, first: int, stop: int) -> dict[str, Any]:
+    """Return some rows of a version, with the rest of it if these are the last ones."""
+    values = np.full((stop - first, 50), version, np.float32)
+    part = {"w": RowSparse(np.arange(first, stop), values, (ROWS, 50))}
+    return {
+        "arrays": {**part, **({"b": np.full(3, float(version))} if stop == ROWS else {})},
+        "scalars": {},
+    }
+
+
+def test_pieces_are_no_version_before_the_last_one(mine: SharedReplica) -> None:
+    mine.load_piece(3, piece(3, 0, 500))
+    with Elsewhere(SETUP) as other:
+        assert other.do("s, a, n = read(); answer = s.version") == -1
+        mine.load(3, piece(3, 500, ROWS) | {"scalars": {"n": 3}})
+        assert other.do("s, a, n = read(); answer = s.version, float(a['w'].sum())") == (
+            3,
+            3.0 * ROWS * 50,
+        )
+    assert version_read(mine) == 3
+
+
+def test_of_pieces_of_several_processes_the_newest_rows_stay(mine: SharedReplica) -> None:
+    with Elsewhere(f"{SETUP}from tests.sharing.test_replica import piece\n") as other:
+        mine.load_piece(3, piece(3, 0, 300))
+        other.do("r.load_piece(5, piece(5, 0, 600))")
+        mine.load_piece(4, piece(4, 300, 800))
+        assert mine.seen().torn
+        mine.load(4, piece(4, 800, ROWS))  # what the other one has written is newer
+        assert (mine.version, mine.seen().torn) == (-1, True)
+        w = mine.arrays["w"]
+        assert [w[0, 0], w[599, 0], w[600, 0], w[800, 0]] == [5, 5, 4, 0]
+        other.do("r.load_piece(5, piece(5, 600, 1000))")
+        assert mine.version == -1
+        other.do("r.load(6, tree(6))")
+    assert version_read(mine) == 6
+
+
+def test_a_piece_changes_nothing_once_there_is_a_version(mine: SharedReplica) -> None:
+    mine.load(3, tree(3))
+    mine.load_piece(4, piece(4, 0, 500))
+    assert version_read(mine) == 3
+
+
+def test_a_whole_array_spares_what_is_newer(mine: SharedReplica) -> None:
+    mine.load_piece(5, piece(5, 0, 10))
+    mine.load_piece(4, {"arrays": {"w": tree(4, sparse=False)["arrays"]["w"]}, "scalars": {}})
+    assert [*mine.arrays["w"][[0, 9, 10, 999], 0]] == [5, 5, 4, 4]
+
+
 # ---- death while writing --------------------------------------------------------------------
 
 

@@ -246,7 +246,7 @@ class RealRun:
                     self._publish()
                 case act.SendSnapshot():
                     self.clock += next(self.publish_s) if self.started else 0.0
-                    base = min(action.have, self.master.published)
+                    base = min(action.pull.have, self.master.published)
                     self.to_worker(self.workers[int(action.peer)], self._version(base), self.clock)
 
     def _publish(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zmqdist.core.ledger import Key
-from zmqdist.core.messages import Message, Push
+from zmqdist.core.messages import Message, Pull, Push
 from zmqdist.core.sessions import Session
 
 
@@ -42,15 +42,10 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class SendSnapshot:
-    """Answer a pull from the snapshot: what changed since version `have`.
-
-    With a `part` other than 0, only of the rows that the pull names.
-    """
+    """Answer a pull, which a peer has just sent, from the snapshot."""
 
     peer: bytes
-    have: int
-    part: int = 0
-    keep_bits: int = 0
+    pull: Pull
 
 
 @dataclass(frozen=True, slots=True)

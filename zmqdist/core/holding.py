@@ -6,6 +6,7 @@ from zmqdist.core.freshness import Freshness
 from zmqdist.core.lineage import Point
 from zmqdist.core.messages import Ack, Pull, Version, Welcome
 from zmqdist.core.parts import NEWEST, Parts
+from zmqdist.core.pieces import Pieces
 from zmqdist.core.sharing import Seen, Sharing
 from zmqdist.core.worker_actions import Action, Load, Renew, SendPull, SendToMaster, Subscribe
 
@@ -29,6 +30,8 @@ class Holding:
     ) -> None:
         self.session = 0
         self.parts = Parts(keep_bits)
+        self._pieces = Pieces()
+        self._whole = False
         self.fresh = Freshness(have)
         self._run = run
         self._in_place = in_place
@@ -75,11 +78,14 @@ class Holding:
         return [] if self.parts.pending(part) else [self._pull_part(part, now)]
 
     def pull(self, now: float) -> list[Action]:
-        """Ask for what changed in the whole model."""
+        """Ask for what changed in the whole model, or for the next piece of it."""
         self._pulled_at = now
         want = NEWEST if self._in_place else self.fresh.need
-        keep_bits = self.parts.keep_bits if self.fresh.version >= 0 else 0
-        return [SendToMaster(Pull(self.session, self.fresh.version, want, 0, keep_bits))]
+        have, start, keep_bits = self.fresh.version, -1, self.parts.keep_bits
+        if have < 0:
+            have, keep_bits = self._pieces.have, 0
+            start = -1 if self._whole else self._pieces.start
+        return [SendToMaster(Pull(self.session, have, want, 0, keep_bits, start))]
 
     def look(self, seen: Seen, clock: int, now: float) -> list[Action]:
         """Take in what a shared replica holds: other workers may have changed it."""
@@ -96,6 +102,7 @@ class Holding:
         """Go on with an empty replica of one's own: the shared one is of no use."""
         subscribe: list[Action] = [] if self._sharing.receives else [Subscribe(self._publish_port)]
         self._sharing.alone()
+        self._pieces.start_over()
         self.fresh.hold(-1, 0)
         return [*subscribe, *self.pull(now)] if self.session else []
 
@@ -112,6 +119,8 @@ class Holding:
         if restarted:
             self.parts.start_over(self.fresh.replica)
             self.fresh.begin(message.incarnation)
+            self._pieces.start_over()
+            self._whole = self._in_place  # it rebases what it has learned on all of it at once
             self._published, self._pulled_at = -1, None
         self.fresh.lazy_slack = message.lazy_slack
         self.fresh.heard_of(message.version, message.patience)
@@ -159,13 +168,34 @@ class Holding:
         if message.part:
             new = self.parts.answered(message, held)
             return [Load(message.version, message.part)] if new else []
+        if message.start or message.end:
+            return self._take_piece(message, clock, now, ahead=ahead)
         self._hears = self._hears or not self.asking
-        if message.base > held and message.version != held:
+        have = held if held >= 0 else self._pieces.have
+        if message.base > have and message.version != held:
             return self.pull(now) if self.session and not self.asking else []
+        if held < 0 and message.version < self._pieces.newest:
+            return []  # a broadcast of before the last piece
+        return self._take_whole(message, clock, ahead=ahead)
+
+    def _take_whole(self, message: Version, clock: int, *, ahead: bool) -> list[Action]:
+        """Take what makes the model whole."""
+        held = self.fresh.version
+        self._pieces.start_over()
         self.fresh.hold(message.version, message.clock)
         if ahead or self.enough(clock):
             self._pulled_at = None
         return [Load(message.version)] if message.version != held else []
+
+    def _take_piece(self, message: Version, clock: int, now: float, *, ahead: bool) -> list[Action]:
+        if self.fresh.version >= 0:  # others have brought the model meanwhile
+            return self.pull(now) if self.session and self.asking else []
+        if not self._pieces.take(message):
+            return []
+        if not message.end and not self._pieces.mixed:
+            return self._take_whole(message, clock, ahead=ahead)
+        load = Load(message.version, piece=True)
+        return [*self.pull(now), load] if self.session else [load]
 
     def patient(self, now: float) -> None:
         """Wait on: what was asked stands in line at the master."""

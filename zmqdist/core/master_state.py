@@ -320,9 +320,9 @@ class MasterState:
     def _pull(self, peer: bytes, message: Pull) -> list[Action]:
         lazy = self.policy.lazy_slack is not None
         wanted = self.version if lazy else min(message.want, self.version)
-        behind = wanted > self.published or self.published < 0
-        publish: list[Action] = [Publish()] if behind else []
-        return [*publish, SendSnapshot(peer, message.have, message.part, message.keep_bits)]
+        begins = message.start <= 0  # further pieces are of what is published
+        behind = (wanted > self.published and begins) or self.published < 0
+        return [*([Publish()] if behind else []), SendSnapshot(peer, message)]
 
     def _finish(self, session: Session, message: Finish) -> list[Action]:
         epoch, partition = session.epoch, session.partition

@@ -91,7 +91,8 @@ class Pull(Message):
 
     `session` 0 is the driver. With a `part` other than 0 only the rows are asked for
     that the tree names: {array: row numbers}. Values may be rounded to `keep_bits` bits
-    of mantissa; 0 asks for all.
+    of mantissa; 0 asks for all. Who has nothing may let a large model come in pieces, and
+    says from which row on, counted through all arrays: `start`; with -1 it comes whole.
     """
 
     kind: ClassVar[str] = "pull"
@@ -100,6 +101,7 @@ class Pull(Message):
     want: int = 0
     part: int = 0
     keep_bits: int = 0
+    start: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +310,8 @@ class Version(Message):
 
     The same form goes out as a broadcast and as the answer to a `Pull`. `clock` is
     the slowest worker's clock when the version was taken: updates of earlier clocks
-    are all in it. `part` is that of the `Pull`.
+    are all in it. `part` is that of the `Pull`, and `start` too if this is a piece: the
+    rows before `end`, from which on to ask for more. After the last piece that is 0.
     """
 
     kind: ClassVar[str] = "version"
@@ -318,6 +321,8 @@ class Version(Message):
     clock: int
     part: int = 0
     incarnation: int = 0
+    start: int = 0
+    end: int = 0
 
 
 # ---- master to driver -------------------------------------------------------------

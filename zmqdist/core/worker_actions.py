@@ -35,10 +35,14 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Decode the version just received; `part` says which part of the model it is."""
+    """Decode the version just received; `part` says which part of the model it is.
+
+    After one that is a `piece` the replica holds no version yet.
+    """
 
     version: int
     part: int = 0
+    piece: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,6 +166,34 @@ class Snapshot:
                 changes[name] = _rounded(part, keep_bits)
         return self._tree(changes, have)
 
+    def piece(self, start: int, most_bytes: int) -> tuple[dict[str, Any], int]:
+        """Return a piece of the whole, and where the next one begins; 0 after the last.
+
+        Parameters
+        ----------
+        start : int
+            Number of the first row, counted through all arrays; one of fewer than two
+            dimensions is one row.
+        most_bytes : int
+            How much it may hold, unless a single row is more.
+        """
+        changes: dict[str, Any] = {}
+        first, left = 0, most_bytes
+        for name, kept in self._arrays.items():
+            n_rows = len(kept.stamps)
+            begin = max(0, start - first)
+            if begin < n_rows:
+                row_bytes = max(1, kept.values.nbytes // n_rows)
+                if changes and left < row_bytes:
+                    return self._tree(changes, self.version), first + begin
+                stop = min(n_rows, begin + max(1, left // row_bytes))
+                changes[name] = _range(kept.values, begin, stop) if kept.by_rows else kept.values
+                left -= (stop - begin) * row_bytes
+                if stop < n_rows:
+                    return self._tree(changes, self.version), first + stop
+            first += n_rows
+        return self._tree(changes, -1), 0
+
     def _changed(self, name: str, kept: _Kept, live: NDArray[Any]) -> NDArray[np.intp]:
         """Return the rows that were touched, and those that differ where any may."""
         parts = [part.astype(np.intp, copy=False) for part in self._touched.get(name, [])]
@@ -184,6 +212,19 @@ def _part(values: NDArray[Any], rows: NDArray[np.intp], taken: NDArray[Any] | No
     if len(rows) > MOSTLY * values.shape[0]:
         return values
     return RowSparse(rows, values.take(rows, axis=0) if taken is None else taken, values.shape)
+
+
+def _place(rows: NDArray[np.integer]) -> slice | NDArray[np.integer]:
+    """Return what selects these rows, in order; one range is copied faster by its ends."""
+    together = len(rows) and rows[-1] - rows[0] == len(rows) - 1
+    return slice(int(rows[0]), int(rows[-1]) + 1) if together else rows
+
+
+def _range(values: NDArray[Any], begin: int, stop: int) -> Any:
+    """Return rows in a row, as a whole array if these are all."""
+    if stop - begin == values.shape[0]:
+        return values
+    return RowSparse(np.arange(begin, stop), values[begin:stop], values.shape)
 
 
 def _rounded(part: Any, keep_bits: int) -> Any:
@@ -230,16 +271,27 @@ class Replica:
         KeyError, ValueError
             As by `check`; nothing of it was taken in.
         """
+        self.load_piece(version, tree)
+        self.version = version
+
+    def load_piece(self, version: int, tree: dict[str, Any]) -> None:
+        """Take in what `Snapshot.piece` returned: after it no version is held.
+
+        Raises
+        ------
+        KeyError, ValueError
+            As by `load`.
+        """
         self.check(version, tree)
+        self.version = -1
         for name, part in tree["arrays"].items():
             if isinstance(part, RowSparse):
-                self.arrays[name][part.rows] = part.values
+                self.arrays[name][_place(part.rows)] = part.values
                 self._note(name, part.rows)
             else:
                 np.copyto(self.arrays[name], part)
                 self._news[name] = None
         self.scalars.update(tree["scalars"])
-        self.version = version
 
     def check(self, version: int, tree: dict[str, Any]) -> None:
         """Check a tree for `load`.

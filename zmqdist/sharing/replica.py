@@ -23,6 +23,7 @@ from zmqdist.core.sharing import Seen
 from zmqdist.models.base import Scalar, Schema
 from zmqdist.models.snapshot import MOSTLY, Replica
 from zmqdist.sharing.segment import Segment, Unshareable
+from zmqdist.wire.rows import RowSparse
 
 SILENT_S = 5.0
 """Seconds without a sign of life after which a receiver counts as suspended."""
@@ -158,7 +159,8 @@ class SharedReplica:
     def load(self, version: int, tree: dict[str, Any], clock: int = 0) -> None:
         """Take in what `Snapshot.take` or `Snapshot.since` returned.
 
-        Its base must not be beyond the version held. Nothing happens if another process
+        Its base must not be beyond the version held, or beyond the pieces that were loaded
+        before there was one. Nothing happens if another process
         has written this version or a newer one, or if a writer of a newer one died, whose
         rows this one does not mend.
 
@@ -185,6 +187,32 @@ class SharedReplica:
             self._words[_SCALARS] = len(scalars)
             self._words[_VERSION] = version + 1
             self._words[_CLOCK] = clock
+
+    def load_piece(self, version: int, tree: dict[str, Any]) -> None:
+        """Take in what `Snapshot.piece` returned: no version is held before the last one.
+
+        Nothing happens if another process has brought a version meanwhile. Rows that
+        another one has from a newer piece are left as they are.
+
+        Raises
+        ------
+        KeyError, ValueError
+            As by `Replica.load`.
+        Unshareable
+            A suspended process keeps us out.
+        """
+        self._replica.check(version, tree)
+        with self._locked(exclusive=True):
+            if self.version >= 0:
+                return
+            self._words[_WRITING] = max(version + 1, int(self._words[_WRITING]))
+            older = {
+                name: _where(part, self._stamps[name] <= version + 1)
+                for name, part in tree["arrays"].items()
+            }
+            self._replica.load_piece(version, {"arrays": older, "scalars": {}})
+            for name, rows in self._replica.news().items():
+                self._stamps[name][slice(None) if rows is None else rows] = version + 1
 
     def close(self) -> None:
         """Leave it to the other processes."""
@@ -217,6 +245,17 @@ class SharedReplica:
             return self._unfinished()
         finally:
             self._segment.unlock(_ROWS)
+
+
+def _where(part: Any, wanted: NDArray[np.bool_]) -> Any:
+    """Return the rows of an array, or of some of its rows, that are wanted."""
+    if isinstance(part, RowSparse):
+        mine = wanted[part.rows]
+        return part if mine.all() else RowSparse(part.rows[mine], part.values[mine], part.shape)
+    if wanted.all():
+        return part
+    rows = np.flatnonzero(wanted)
+    return RowSparse(rows, part[rows], part.shape)
 
 
 def _layout(schema: Schema) -> tuple[dict[str, int], int]:
