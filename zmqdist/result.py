@@ -35,7 +35,8 @@ class TrainResult:
     requeued, skipped : int
         Updates sent back to be computed again; steps whose gradient returned nothing.
     staleness : dict of int to int
-        Histogram of the applied updates: staleness tau -> count.
+        Histogram of the applied updates: staleness tau -> count; beyond 255 in steps of
+        less than 1 %.
     examples : int
         Items behind the applied updates, or what `Update` said.
     seconds : float

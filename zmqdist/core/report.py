@@ -133,6 +133,18 @@ def failure(
     }
 
 
+EXACT_TAU = 256
+"""Staleness from which on the histogram has steps of less than 1 %: reports must stay small."""
+
+
+def binned(tau: int) -> int:
+    """Return the staleness that stands for `tau` in the histogram: the middle of its step."""
+    if tau < EXACT_TAU:
+        return tau
+    step = 1 << (tau.bit_length() - 8)
+    return tau // step * step + step // 2
+
+
 class Counts:
     """Counters of a run, and the report made of them."""
 
@@ -145,7 +157,7 @@ class Counts:
         """Count an update that is in the model."""
         self.totals.applied += 1
         self.totals.examples += action.push.examples
-        self.staleness[action.tau] += 1
+        self.staleness[binned(action.tau)] += 1
         add_metrics(self.metrics, action.push.metrics)
 
     def report(self, epoch: Epoch, missing: list[int], **standing: Any) -> Report:

@@ -1,0 +1,44 @@
+"""What a master counts fits into a header, however long it runs."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmqdist.core.actions import Apply
+from zmqdist.core.ledger import Key
+from zmqdist.core.messages import Push
+from zmqdist.core.report import EXACT_TAU, Counts, Epoch, binned
+from zmqdist.core.sessions import Session
+
+SESSION = Session(1, b"peer", 0, 0, 1, "w", 0, 0.0)
+
+
+def applied(tau: int) -> Apply:
+    return Apply(Key(0, 0, tau), SESSION, Push(1, 0, 0, examples=2), tau, 1.0)
+
+
+@given(st.integers(0, 2**40))
+def test_bins_are_fine(tau: int) -> None:
+    assert abs(binned(tau) - tau) <= tau / 200
+    assert binned(binned(tau)) == binned(tau)
+    assert tau >= EXACT_TAU or binned(tau) == tau
+
+
+def test_bins_are_in_order() -> None:
+    assert all(binned(one) <= binned(other) for one, other in pairwise(range(5_000)))
+
+
+def test_a_histogram_of_any_staleness_fits_into_a_report() -> None:
+    counts = Counts()
+    for tau in [*range(20_000), *range(20_000, 10**7, 501)]:
+        counts.applied(applied(tau))
+    report = counts.report(Epoch("", 0.0), [], version=0, published=0, workers=1)
+    assert len(json.dumps(report.staleness)) < 50_000
+    assert sum(count for _, count in report.staleness) == counts.totals.applied
+    mean = sum(tau * count for tau, count in report.staleness) / counts.totals.applied
+    exact = (sum(range(20_000)) + sum(range(20_000, 10**7, 501))) / counts.totals.applied
+    assert abs(mean / exact - 1) < 1e-3
