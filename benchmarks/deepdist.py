@@ -41,8 +41,10 @@ def arguments(add):
 
 
 def cases(options):
-    rows = Rows()
-    yield Case("rows, updates", rows.rate, rows.http_rate, "updates/s", "ratio >= 20")
+    for security in ("none", "curve"):
+        rows = Rows(security)
+        name = f"rows, updates, {'plain' if security == 'none' else security}"
+        yield Case(name, rows.rate, rows.http_rate, "updates/s", "ratio >= 20")
     yield Case(
         "rows, bytes per update",
         lambda: rows.bytes / 1e6,
@@ -82,9 +84,10 @@ def job_cases(options, engine):
 
 
 class Rows:
-    """Both systems; remembers the bytes of an update, both ways."""
+    """Both systems, of which DeepDist's knows no encryption; remembers the bytes, both ways."""
 
-    def __init__(self):
+    def __init__(self, security):
+        self.security = security
         self.bytes = self.http_bytes = 0
 
     def rate(self):
@@ -95,7 +98,8 @@ class Rows:
                 model[name] += update[name]
             times.append(time.perf_counter())
 
-        with ZmqDist(new_arrays(), staleness=Asynchronous(), progress=False) as dd:
+        options = {"staleness": Asynchronous(), "security": self.security, "progress": False}
+        with ZmqDist(new_arrays(), **options) as dd:
             data = [[seed] for seed in range(WORKERS)]
             result = dd.train(data, send_rows, descent, workers=WORKERS)
         assert result.applied == WORKERS * STEPS, result

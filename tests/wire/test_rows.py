@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zmqdist.wire import rows as rows_module
 from zmqdist.wire.rows import RowSparse, canonical_rows, occupied_rows, union
 
 DTYPES = ("f4", "f8", "i4", "i8", "c16")
@@ -142,6 +143,23 @@ def test_in_place_through_a_view_and_a_memmap(tmp_path):
     mapped = np.memmap(tmp_path / "m", dtype="f8", shape=(3, 1), mode="w+")
     mapped += u
     np.testing.assert_array_equal(mapped, [[0], [5], [0]])
+
+
+def test_in_place_block_by_block(monkeypatch):
+    monkeypatch.setattr(rows_module, "BLOCK_BYTES", 48)  # two rows and a bit
+    generator = np.random.default_rng(0)
+    for count in (1, 2, 3, 7, 20):
+        rows = np.sort(generator.choice(20, count, replace=False))
+        u = RowSparse(rows, generator.normal(size=(count, 3)), (20, 3))
+        dense = generator.normal(size=(20, 3))
+        expected = dense + u.todense()
+        source = generator.normal(size=(20, 3))
+        dense += u
+        np.testing.assert_array_equal(dense, expected)
+        copied = dense.copy()
+        rows_module.copy_rows(copied, source, u.rows)
+        expected[rows] = source[rows]
+        np.testing.assert_array_equal(copied, expected)
 
 
 def test_in_place_casting_is_numpys():

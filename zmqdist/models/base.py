@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zmqdist.errors import ModelError, ModelMismatch
-from zmqdist.wire.rows import RowSparse
+from zmqdist.wire.rows import copy_rows
 
 Scalar = bool | int | float
 Schema = dict[str, tuple[str, tuple[int, ...]]]
@@ -107,12 +107,21 @@ class Parameters(ABC):
         )
 
     def load(
-        self, arrays: Mapping[str, NDArray[Any] | RowSparse], scalars: Mapping[str, Scalar]
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        scalars: Mapping[str, Scalar],
+        rows: Mapping[str, NDArray[np.integer]] | None = None,
     ) -> None:
         """Copy values into the model in place; names that are not given stay as they are.
 
-        Of a `RowSparse` only its rows are copied. Everything is checked first: on an error
-        the model is untouched.
+        Everything is checked first: on an error the model is untouched.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray
+        scalars : mapping of str to number
+        rows : mapping of str to ndarray of int, optional
+            Of these arrays copy these rows only.
 
         Raises
         ------
@@ -138,8 +147,8 @@ class Parameters(ABC):
                 )
         for name, array in arrays.items():
             target = self.writable(name, live[name])
-            if isinstance(array, RowSparse):
-                target[array.rows] = array.values
+            if rows is not None and name in rows:
+                copy_rows(target, array, rows[name])
             else:
                 np.copyto(target, array)
         self.set(scalars)
@@ -223,7 +232,7 @@ def as_scalar(value: Any) -> Scalar | None:
     return value if isinstance(value, bool | int | float) else None
 
 
-def _form(array: NDArray[Any] | RowSparse) -> tuple[str, tuple[int, ...]]:
+def _form(array: NDArray[Any]) -> tuple[str, tuple[int, ...]]:
     return array.dtype.str, array.shape
 
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from zmqdist.models.base import Parameters, Scalar
 from zmqdist.models.changes import changed_rows
-from zmqdist.wire.rows import RowSparse
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +71,8 @@ class Mirror:
         if self._reads & (self._reads - 1) == 0:
             self._untouched.clear()
         news = replica.news()
-        values: dict[str, Any] = {}
+        values: dict[str, NDArray[Any]] = {}
+        some: dict[str, NDArray[Any]] = {}
         for name, array in self.parameters.arrays().items():
             target, rows = replica.arrays[name], news.get(name, _NOTHING)
             if name not in self.trained:
@@ -80,9 +80,9 @@ class Mirror:
             if name not in self._untouched or rows is None:
                 values[name] = target
             elif len(rows):
-                values[name] = RowSparse(rows, target.take(rows, axis=0), target.shape)
+                values[name], some[name] = target, rows
         if values:
-            self.parameters.load(values, replica.scalars)
+            self.parameters.load(values, replica.scalars, some)
         else:
             self.parameters.set(replica.scalars)
         self._filled = self.parameters.arrays()

@@ -12,7 +12,7 @@ numpy's zero would meet a zero divisor, an infinity or a NaN.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 _QUOTIENTS = frozenset({np.divide, np.floor_divide, np.remainder, np.fmod})
 _INT32_ROWS = 2**31
+
+BLOCK_BYTES = 100_000
+"""So much of an array is taken at a time to be changed."""
 
 
 def row_dtype(n_rows: int) -> np.dtype[Any]:
@@ -46,6 +49,12 @@ def union(parts: Sequence[NDArray[Any]]) -> NDArray[np.intp]:
     first = np.ones(len(numbers), bool)
     np.not_equal(numbers[1:], numbers[:-1], out=first[1:])
     return numbers[first]
+
+
+def copy_rows(target: NDArray[Any], source: NDArray[Any], rows: NDArray[Any]) -> None:
+    """Copy some rows of an array into another one of the same shape."""
+    for _, block in _blocks(rows, target):
+        target[block] = source.take(block, axis=0)
 
 
 def occupied_rows(array: NDArray[Any]) -> NDArray[np.bool_]:
@@ -364,10 +373,22 @@ def _scatter(ufunc: np.ufunc, operands: list[Any], target: Any, kwargs: dict[str
     if target.shape != update.shape:
         return False
     # Rows are unique, so take, operate and put back is right, and the fastest form measured.
-    part = target.take(update.rows, axis=0)
-    ufunc(part, update.values, out=part, **kwargs)
-    target[update.rows] = part
+    for block, rows in _blocks(update.rows, target):
+        part = target.take(rows, axis=0)
+        ufunc(part, update.values[block], out=part, **kwargs)
+        target[rows] = part
     return True
+
+
+def _blocks(rows: NDArray[Any], target: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.intp]]]:
+    """Cut rows of an array into blocks: where each lies among all, and its rows.
+
+    What is taken at a time stays in the cache, and in memory that is used again.
+    """
+    count = max(1, BLOCK_BYTES // max(1, target.nbytes // max(1, len(target))))
+    numbers = rows.astype(np.intp, copy=False)
+    for start in range(0, max(1, len(rows)), count):  # once at least: numpy checks the types
+        yield (block := slice(start, start + count)), numbers[block]
 
 
 def _dense(ufunc: np.ufunc, method: str, operands: list[Any], kwargs: dict[str, Any]) -> Any:
