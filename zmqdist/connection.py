@@ -207,9 +207,10 @@ class Connection:
             if encoded is not None:
                 self._outgoing.keep(push.step, encoded)
             now = time.monotonic()
-            times: dict[str, Any] = self._spent.take(now, push.compute_s, encode_s)
-            times["travel_s"] = self._outgoing.coder.take_travel_s()
-            self._perform(self._state.push(replace(push, **times), now))
+            said: dict[str, Any] = {"session": self._state.session}
+            said |= self._spent.take(now, push.compute_s, encode_s)
+            said["travel_s"] = self._outgoing.coder.take_travel_s()
+            self._perform(self._state.push(replace(push, **said), now))
 
     def take_requeued(self) -> int | None:
         """Return a step that has to be computed again, None if there is none."""

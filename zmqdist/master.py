@@ -53,6 +53,9 @@ log = logging.getLogger(__name__)
 IDLE_S = 0.2
 """Longest sleep of the loop, in seconds: how soon leases and stops are noticed."""
 
+TICK_S = 0.01
+"""How often the state is told of the time at most, in seconds."""
+
 DRAIN_S = 1.0
 """Longest run of messages handled without a look at the clock, in seconds."""
 
@@ -151,6 +154,7 @@ class Master:
         self._weighing = Weighing(
             self.state.policy, options.max_norm, self.damping, self.state.totals
         )
+        self._tick_at = 0.0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -204,10 +208,7 @@ class Master:
                 self._sockets.wait(self._patience_s())
                 self._drain()
                 self._checkpoints.look(self)
-                now = time.monotonic()
-                self._perform(self.state.tick(now))
-                self._record.tick(now)
-                self.state.totals.busy_s += time.monotonic() - now
+                self._tick(time.monotonic())
             self._checkpoints.finish(self)
         except BaseException as error:
             self.error = error
@@ -231,6 +232,16 @@ class Master:
             return 0.0
         due_in_s = state.pacing.due_in_s(state.version, state.published, time.monotonic())
         return IDLE_S if due_in_s is None else min(IDLE_S, due_in_s)
+
+    def _tick(self, now: float) -> None:
+        """Do what is due by the clock."""
+        if now >= self._tick_at:
+            self._tick_at = now + TICK_S
+            self._perform(self.state.tick(now))
+            self._record.tick(now)
+        elif self.state.publish_due(now):
+            self._publish()
+        self.state.totals.busy_s += time.monotonic() - now
 
     def _drain(self) -> None:
         """Handle what waits: before time passes, or live workers would look dead."""

@@ -146,7 +146,7 @@ def test_in_place_through_a_view_and_a_memmap(tmp_path):
 
 
 def test_in_place_block_by_block(monkeypatch):
-    monkeypatch.setattr(rows_module, "BLOCK_BYTES", 48)  # two rows and a bit
+    monkeypatch.setattr(rows_module, "_BLOCK_BYTES", 48)  # two rows and a bit
     generator = np.random.default_rng(0)
     for count in (1, 2, 3, 7, 20):
         rows = np.sort(generator.choice(20, count, replace=False))

@@ -19,11 +19,11 @@ from zmq.utils.monitor import recv_monitor_message
 from zmqdist.errors import AddressInUse, ConfigError
 from zmqdist.net.address import endpoint, is_loopback, parse_address
 from zmqdist.net.door import ZAP_DOMAIN, Door
+from zmqdist.net.parts import NOW, Frame, receive_parts, send_parts
 from zmqdist.net.security import ClientKeys, MasterKeys
 
 log = logging.getLogger(__name__)
 
-Frame = bytes | memoryview
 MAX_FRAME_BYTES = (1 << 20) + (1 << 16)
 """Largest frame that is let in, in bytes; a peer that sends a larger one is cut off."""
 
@@ -181,7 +181,7 @@ class MasterSockets:
         """
         while True:
             try:
-                frame = self._router.recv(zmq.NOBLOCK, copy=False)
+                frame = self._router.recv(NOW, copy=False)
             except zmq.Again:
                 return None
             peer, role = frame.bytes, None
@@ -196,7 +196,7 @@ class MasterSockets:
         frames: list[Frame] = []
         n_frames = n_bytes = 0
         while frame.more:
-            frame = self._router.recv(zmq.NOBLOCK, copy=False)
+            frame = self._router.recv(NOW, copy=False)
             n_frames, n_bytes = n_frames + 1, n_bytes + len(frame)
             if wanted and n_frames <= self._max_frames and n_bytes <= self._max_bytes:
                 frames.append(frame.buffer)
@@ -205,7 +205,7 @@ class MasterSockets:
     def send(self, peer: bytes, frames: Sequence[Frame]) -> bool:
         """Send to one peer without waiting; False if it is gone or does not read."""
         try:
-            self._router.send_multipart([peer, *frames], zmq.NOBLOCK, copy=False)
+            send_parts(self._router, [peer, *frames])
         except zmq.ZMQError as error:
             if error.errno not in (errno.EHOSTUNREACH, errno.EAGAIN):
                 raise
@@ -216,7 +216,7 @@ class MasterSockets:
         """Broadcast; subscribers that are too far behind miss it."""
         keys = self._door.worker_keys() if self._door is not None else [""]
         for key in keys:
-            self._publisher.send_multipart([_topic(topic, key), *frames], copy=False)
+            send_parts(self._publisher, [_topic(topic, key), *frames], flags=0)
 
     def admit(self, worker_public: str) -> None:
         """Let workers with this public key in (nothing to do without keys)."""
@@ -305,8 +305,7 @@ class ClientSockets:
         for socket, first in ((self._dealer, 0), (self._subscriber, 1)):
             # To ask is cheaper than to be told by an exception, and mostly there is nothing.
             if socket is not None and int(socket.get(_EVENTS)) & _INCOMING:
-                parts = socket.recv_multipart(zmq.NOBLOCK, copy=False)
-                return [part.buffer for part in parts[first:]]
+                return receive_parts(socket)[first:]
         return None
 
     def send(self, frames: Sequence[Frame]) -> None:
@@ -316,7 +315,7 @@ class ClientSockets:
         lost. Whoever sent it sends it again when no answer comes.
         """
         with contextlib.suppress(zmq.Again):
-            self._dealer.send_multipart(frames, zmq.NOBLOCK, copy=False)
+            send_parts(self._dealer, frames)
 
     def wake(self) -> None:
         """Make `wait` return; for one other thread."""

@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from zmqdist.net.transport import Envelope, Frame, MasterSockets
+from zmqdist.net.parts import Frame
+from zmqdist.net.transport import Envelope, MasterSockets
 from zmqdist.testing.fates import Fates, Name, truncated
 from zmqdist.testing.points import Points
 

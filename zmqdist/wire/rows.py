@@ -21,9 +21,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 _QUOTIENTS = frozenset({np.divide, np.floor_divide, np.remainder, np.fmod})
 _INT32_ROWS = 2**31
-
-BLOCK_BYTES = 100_000
-"""So much of an array is taken at a time to be changed."""
+_BLOCK_BYTES = 100_000  # so much of an array is taken at a time to be changed
 
 
 def row_dtype(n_rows: int) -> np.dtype[Any]:
@@ -385,7 +383,7 @@ def _blocks(rows: NDArray[Any], target: NDArray[Any]) -> Iterator[tuple[slice, N
 
     What is taken at a time stays in the cache, and in memory that is used again.
     """
-    count = max(1, BLOCK_BYTES // max(1, target.nbytes // max(1, len(target))))
+    count = max(1, _BLOCK_BYTES // max(1, target.nbytes // max(1, len(target))))
     numbers = rows.astype(np.intp, copy=False)
     for start in range(0, max(1, len(rows)), count):  # once at least: numpy checks the types
         yield (block := slice(start, start + count)), numbers[block]
