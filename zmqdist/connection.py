@@ -52,7 +52,7 @@ TICK_S = 0.01
 """How often the state is told of the time at most, in seconds."""
 
 REPLICAS = ("auto", "shared", "private")
-SHARE_BYTES = 1 << 20
+SHARE_BYTES = 1 << 18
 """Models of this size and more are shared by the workers of a host, unless told."""
 
 CONNECT_S = 10.0
