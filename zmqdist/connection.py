@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -207,10 +207,9 @@ class Connection:
             if encoded is not None:
                 self._outgoing.keep(push.step, encoded)
             now = time.monotonic()
-            said: dict[str, Any] = {"session": self._state.session}
-            said |= self._spent.take(now, push.compute_s, encode_s)
-            said["travel_s"] = self._outgoing.coder.take_travel_s()
-            self._perform(self._state.push(replace(push, **said), now))
+            times = self._spent.take(now, push.compute_s, encode_s)
+            times["travel_s"] = self._outgoing.coder.take_travel_s()
+            self._perform(self._state.push(push, now, **times))
 
     def take_requeued(self) -> int | None:
         """Return a step that has to be computed again, None if there is none."""

@@ -149,6 +149,7 @@ class Master:
             self.state,
             self._sockets,
             codec=options.codec,
+            model_bytes=self._params_bytes,
             max_pull_bytes=self._max_update_bytes,
         )
         self._weighing = Weighing(

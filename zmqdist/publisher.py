@@ -40,6 +40,8 @@ class Publisher:
     sockets : MasterSockets
     codec : str
         See `zmqdist.wire.codec`.
+    model_bytes : int
+        Size of its arrays.
     max_pull_bytes : int
         The rows that a pull names may decode to this much.
     """
@@ -51,6 +53,7 @@ class Publisher:
         sockets: MasterSockets,
         *,
         codec: str,
+        model_bytes: int,
         max_pull_bytes: int,
     ) -> None:
         versions = Versions() if state.policy.needs.base else None
@@ -63,8 +66,8 @@ class Publisher:
         self._memory = Memory()
         self._max_pull_bytes = max_pull_bytes
         self._answered: dict[tuple[int, int, int], tuple[Encoded, int]] = {}
-        self._model_bytes = sum(array.nbytes for array in parameters.arrays().values())
-        self._large = self._in_pieces = self._model_bytes > PIECE_BYTES
+        self._model_bytes = model_bytes
+        self._large = self._in_pieces = model_bytes > PIECE_BYTES
 
     def touched(self, update: Any, *, only: bool) -> None:
         """Note that an update was applied, see `Snapshot.touched`."""

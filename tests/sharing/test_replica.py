@@ -167,7 +167,19 @@ def test_a_piece_changes_nothing_once_there_is_a_version(mine: SharedReplica) ->
 def test_a_whole_array_spares_what_is_newer(mine: SharedReplica) -> None:
     mine.load_piece(5, piece(5, 0, 10))
     mine.load_piece(4, {"arrays": {"w": tree(4, sparse=False)["arrays"]["w"]}, "scalars": {}})
+    mine.load_piece(4, piece(4, 0, 10))
     assert [*mine.arrays["w"][[0, 9, 10, 999], 0]] == [5, 5, 4, 4]
+
+
+def test_scalars_of_a_piece_stay_unless_there_are_newer_ones(mine: SharedReplica) -> None:
+    """The answer that makes pieces of several versions whole has those that changed since."""
+    last = piece(5, 500, ROWS) | {"scalars": {"n": 5, "rate": 0.5}}
+    mine.load_piece(4, piece(4, 0, 500))
+    mine.load_piece(5, last)
+    mine.load_piece(4, piece(4, 500, ROWS) | {"scalars": {"n": 4, "rate": 0.25}})
+    mine.load(6, tree(6))
+    with mine.reading():
+        assert mine.scalars == {"n": 6, "rate": 0.5}
 
 
 # ---- death while writing --------------------------------------------------------------------

@@ -141,7 +141,7 @@ def binned(tau: int) -> int:
     """Return the staleness that stands for `tau` in the histogram: the middle of its step."""
     if tau < EXACT_TAU:
         return tau
-    step = 1 << (tau.bit_length() - 8)
+    step = 2 << (tau.bit_length() - EXACT_TAU.bit_length())
     return tau // step * step + step // 2
 
 

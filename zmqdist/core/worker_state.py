@@ -9,6 +9,7 @@ actions in order.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from zmqdist.core.freshness import Freshness
 from zmqdist.core.holding import Holding
@@ -131,13 +132,13 @@ class WorkerState:
         """Whether a step may start now: credit, clock limit, and a model fresh enough."""
         return self.waits_for() is None
 
-    def push(self, push: Push, now: float) -> list[Action]:
-        """Send the update of a step that `may_start` let start."""
+    def push(self, push: Push, now: float, **times: Any) -> list[Action]:
+        """Send the update of a step that `may_start` let start, with these times in it."""
         if push.step in self.unacknowledged:
             raise LocalProtocolError(f"step {push.step} is already under way")
+        push = replace(push, session=self.session, **times)
         self._unanswered.push(push, now)
-        mine = push.session == self.session  # to copy a message takes longer than to look
-        return [SendUpdate(push if mine else replace(push, session=self.session))]
+        return [SendUpdate(push)]
 
     def awaits(self, push: Push) -> bool:
         """Whether the answer to this push is open.

@@ -36,6 +36,13 @@ def changed_rows(before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.intp]:
     return np.flatnonzero(changed)
 
 
+def place(rows: NDArray[np.integer]) -> NDArray[np.integer] | slice:
+    """Return rows in order as a slice if they follow each other: no copy is made then."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
+
+
 def _words(array: NDArray[Any]) -> NDArray[Any]:
     """Return the rows as unsigned numbers: shape (n_rows, words)."""
     if not array.size:

@@ -99,13 +99,13 @@ class Mirror:
         if not changed and name not in self._untouched:
             if news is None or 2 * len(news) > len(array):
                 return  # what came since hides what was done to it
-            changed = len(np.setdiff1d(changed_rows(target, array), news)) > 0
+            changed = len(np.setdiff1d(changed_rows(target, array), news, assume_unique=True)) > 0
             self._untouched.add(name)
             self._unsure[name] = news
         elif not changed and news is not None and len(unsure := self._unsure[name]):
-            shown = np.setdiff1d(unsure, news)
+            shown = np.setdiff1d(unsure, news, assume_unique=True)
             changed = len(changed_rows(target.take(shown, axis=0), array.take(shown, axis=0))) > 0
-            self._unsure[name] = np.intersect1d(unsure, news)
+            self._unsure[name] = np.intersect1d(unsure, news, assume_unique=True)
         if changed:
             self._untouched.discard(name)
             self.trained.add(name)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zmqdist.models.base import Parameters
-from zmqdist.models.changes import changed_rows
+from zmqdist.models.changes import changed_rows, place
 from zmqdist.wire.bitround import bitround
 from zmqdist.wire.rows import RowSparse, occupied_rows
 
@@ -83,8 +83,8 @@ class Progress:
             if rows is not None and name not in rows:
                 continue
             wanted = changed_rows(known, live) if rows is None else rows[name]
-            place = _place(wanted)
-            change = live[place] - known[place]
+            where = place(wanted)
+            change = live[where] - known[where]
             if self._keep_bits is not None and change.dtype.kind == "f":
                 choose = rows is None and not last
                 wanted, change = self._rounded(name, wanted, change, len(live), choose)
@@ -94,11 +94,11 @@ class Progress:
             if not len(wanted):
                 continue
             update[name] = RowSparse(wanted, change, live.shape)
-            place = _place(wanted)
+            where = place(wanted)
             if settled:
-                live[place] -= change
+                live[where] -= change
             else:
-                known[place] += change
+                known[where] += change
         if not settled:
             self._under_way[step] = update
         return update
@@ -112,10 +112,10 @@ class Progress:
             self._remainders[name] = np.zeros(n_rows)
         remainders = self._remainders[name]
         if choose:
-            news = _sizes(change) > remainders[_place(rows)]
+            news = _sizes(change) > remainders[place(rows)]
             rows, change = rows[news], change[news]
         rounded = bitround(change, keep_bits)
-        remainders[_place(rows)] = _sizes(rounded) * 0.5 ** (keep_bits + 1)
+        remainders[place(rows)] = _sizes(rounded) * 0.5 ** (keep_bits + 1)
         return rows, rounded
 
     def plain(self, update: dict[str, RowSparse]) -> dict[str, RowSparse | NDArray[Any]]:
@@ -151,17 +151,10 @@ class Progress:
             for update in own:
                 _add_common(fresh, rows, update)
             # In this order a row without progress of its own comes out equal to the last bit
-            place = _place(rows)
-            unsent = live[name][place] - known[place]
-            known[place] = fresh
-            live[name][place] = np.add(fresh, unsent, out=unsent)
-
-
-def _place(rows: Rows) -> Rows | slice:
-    """Return rows in order as a slice if they follow each other: no copy is made then."""
-    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
-        return slice(int(rows[0]), int(rows[-1]) + 1)
-    return rows
+            where = place(rows)
+            unsent = live[name][where] - known[where]
+            known[where] = fresh
+            live[name][where] = np.add(fresh, unsent, out=unsent)
 
 
 def _sizes(rows: NDArray[Any]) -> NDArray[Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zmqdist.models.base import Parameters, Scalar, Schema
-from zmqdist.models.changes import changed_rows
+from zmqdist.models.changes import changed_rows, place
 from zmqdist.models.versions import Versions
 from zmqdist.wire.bitround import bitround
 from zmqdist.wire.rows import RowSparse, canonical_rows, union
@@ -214,12 +214,6 @@ def _part(values: NDArray[Any], rows: NDArray[np.intp], taken: NDArray[Any] | No
     return RowSparse(rows, values.take(rows, axis=0) if taken is None else taken, values.shape)
 
 
-def _place(rows: NDArray[np.integer]) -> slice | NDArray[np.integer]:
-    """Return what selects these rows, in order; one range is copied faster by its ends."""
-    together = len(rows) and rows[-1] - rows[0] == len(rows) - 1
-    return slice(int(rows[0]), int(rows[-1]) + 1) if together else rows
-
-
 def _range(values: NDArray[Any], begin: int, stop: int) -> Any:
     """Return rows in a row, as a whole array if these are all."""
     if stop - begin == values.shape[0]:
@@ -286,7 +280,7 @@ class Replica:
         self.version = -1
         for name, part in tree["arrays"].items():
             if isinstance(part, RowSparse):
-                self.arrays[name][_place(part.rows)] = part.values
+                self.arrays[name][place(part.rows)] = part.values
                 self._note(name, part.rows)
             else:
                 np.copyto(self.arrays[name], part)

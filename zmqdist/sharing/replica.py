@@ -34,7 +34,7 @@ SCALARS_BYTES = 1 << 16
 _MARK_BYTES = 32
 _WORDS_BYTES = 64
 _ALIGN_BYTES = 64
-_VERSION, _WRITING, _CLOCK, _BEAT_NS, _ASKING, _SCALARS = range(6)  # words
+_VERSION, _WRITING, _CLOCK, _BEAT_NS, _ASKING, _SCALARS, _SCALARS_OF = range(7)  # words
 _RECEIVER, _TURN, _ROWS = range(3)  # bytes that are locked
 _STAMPS = "\0stamps"
 
@@ -175,44 +175,56 @@ class SharedReplica:
         with self._locked(exclusive=True):
             if version <= self.version or version < int(self._words[_WRITING]) - 1:
                 return
-            scalars = json.dumps({**self.scalars, **tree["scalars"]}).encode()
-            if len(scalars) > SCALARS_BYTES:
-                raise Unshareable(f"scalars of {len(scalars):,} bytes, over {SCALARS_BYTES:,}")
+            scalars = self._packed({**self.scalars, **tree["scalars"]})
             self._words[_WRITING] = version + 1
             self._replica.load(version, tree)
             for name, rows in self._replica.news().items():
                 self._stamps[name][slice(None) if rows is None else rows] = version + 1
-            start = _MARK_BYTES + _WORDS_BYTES
-            self._segment.memory[start : start + len(scalars)] = scalars
-            self._words[_SCALARS] = len(scalars)
+            self._put(scalars, version)
             self._words[_VERSION] = version + 1
             self._words[_CLOCK] = clock
 
     def load_piece(self, version: int, tree: dict[str, Any]) -> None:
         """Take in what `Snapshot.piece` returned: no version is held before the last one.
 
-        Nothing happens if another process has brought a version meanwhile. Rows that
-        another one has from a newer piece are left as they are.
+        Nothing happens if another process has brought a version meanwhile. Rows and scalars
+        that another one has from a newer piece are left as they are.
 
         Raises
         ------
         KeyError, ValueError
             As by `Replica.load`.
         Unshareable
-            A suspended process keeps us out.
+            As by `load`.
         """
         self._replica.check(version, tree)
         with self._locked(exclusive=True):
             if self.version >= 0:
                 return
+            scalars = self._packed(tree["scalars"])
             self._words[_WRITING] = max(version + 1, int(self._words[_WRITING]))
             older = {
                 name: _where(part, self._stamps[name] <= version + 1)
                 for name, part in tree["arrays"].items()
             }
             self._replica.load_piece(version, {"arrays": older, "scalars": {}})
-            for name, rows in self._replica.news().items():
-                self._stamps[name][slice(None) if rows is None else rows] = version + 1
+            self._replica.news()  # which are not exact: of most rows they say all
+            for name, part in older.items():
+                rows = part.rows if isinstance(part, RowSparse) else slice(None)
+                self._stamps[name][rows] = version + 1
+            if tree["scalars"] and version >= self._words[_SCALARS_OF] - 1:
+                self._put(scalars, version)
+
+    def _packed(self, scalars: dict[str, Scalar]) -> bytes:
+        octets = json.dumps(scalars).encode()
+        if len(octets) > SCALARS_BYTES:
+            raise Unshareable(f"scalars of {len(octets):,} bytes, over {SCALARS_BYTES:,}")
+        return octets
+
+    def _put(self, scalars: bytes, version: int) -> None:
+        start = _MARK_BYTES + _WORDS_BYTES
+        self._segment.memory[start : start + len(scalars)] = scalars
+        self._words[_SCALARS], self._words[_SCALARS_OF] = len(scalars), version + 1
 
     def close(self) -> None:
         """Leave it to the other processes."""

@@ -159,11 +159,11 @@ def _flat(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.uint8]:
 
 
 def _raw(array: NDArray[Any], dtype: np.dtype[Any], pool: Pool, *, given: bool) -> list[Buffer]:
-    if given and array.nbytes >= pool.LARGE_BYTES:
-        return _cut(_flat(array, dtype))
     if array.nbytes < pool.LARGE_BYTES:
         flat = np.array(array, dtype=dtype, order="C", copy=True).reshape(-1).view(np.uint8)
         return [flat.data] if flat.size else []
+    if given:
+        return _cut(_flat(array, dtype))
     flat = pool.take(array.nbytes)
     np.copyto(flat.view(dtype).reshape(array.shape), array)
     return _cut(flat)
