@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,10 +18,13 @@ import pytest
 from tests.support import ThreadEngine, epoch, serving, work
 from zmqdist import Update, ZmqDist
 from zmqdist.connection import Connection
+from zmqdist.core.lineage import Point
 from zmqdist.engines.job import Job
 from zmqdist.errors import ConfigError, GradientError
+from zmqdist.in_place import InPlace
 from zmqdist.merge import RowTrustRegion
 from zmqdist.models.arrays import PathParameters
+from zmqdist.models.base import parameters_of
 from zmqdist.models.structure import load_structure
 from zmqdist.models.tiers import Tiers
 from zmqdist.staleness import Asynchronous, BoundedStaleness, SoftSync, StaleSynchronous
@@ -193,11 +196,12 @@ class TestSum:
 
 @pytest.mark.usefixtures("threads", "ranked")
 class TestModelOfTheWorker:
+    @pytest.mark.parametrize("tiers", [TIERS, Tiers(hot_rows=2)], ids=["short", "long"])
     @pytest.mark.parametrize("policy", [Asynchronous(), BoundedStaleness(0, "requeue")], ids=repr)
-    def test_a_worker_alone_trains_as_without_a_master(self, policy: Any) -> None:
+    def test_a_worker_alone_trains_as_without_a_master(self, policy: Any, tiers: Tiers) -> None:
         SEEN.clear()
         with ZmqDist(Table(), staleness=policy) as dd:
-            dd.train(ITEMS, watched, tiers=TIERS, workers=1)
+            dd.train(ITEMS, watched, tiers=tiers, workers=1)
         alone = Table()
         right = [alone.rows.copy() for part in ITEMS for _ in learn(alone, part)]
         np.testing.assert_array_equal(SEEN, right)
@@ -367,3 +371,112 @@ def test_killed_worker_process(tmp_path: Path, dies_at: int, max_in_flight: int)
         assert result.sessions == len(ITEMS) + 1
         assert result.duplicates == 0  # what is settled is not sent again
         check_sum(dd.model)
+
+
+# ---- a link without a master ----------------------------------------------------------------
+
+
+class Scripted:
+    """As much of a link as a partition of one chunk needs; what it answers comes late."""
+
+    def __init__(self, missed: tuple[float, float] | None) -> None:
+        self.master = {"w": np.zeros((8, 1), np.float32)}
+        self.known = {"w": np.zeros((8, 1), np.float32)}
+        self.log: list[Any] = []
+        self._missed = missed
+        self._pushed: dict[int, Any] = {}
+        self._answers: list[Any] = []
+
+    def missed(self) -> tuple[float, float] | None:
+        return self._missed
+
+    def begin(self, parameters: Any, *, newest: bool) -> dict[str, Any]:
+        self.log.append("newest" if newest else "as it is")
+        return self.known
+
+    def ask(self, part: int, rows: Any = None) -> None:
+        self.log.append((part, None if rows is None else rows["w"].tolist()))
+
+    def wait_for_answer(self, part: int) -> None:
+        self.log.append(part)
+
+    def push(self, push: Any, arrays: Any) -> None:
+        self._pushed[push.step] = arrays
+
+    def in_flight(self) -> frozenset[int]:
+        return frozenset(self._pushed)
+
+    def wait_for_acks(self) -> None:
+        before = {"arrays": {"w": self.master["w"].copy()}, "scalars": {}}
+        self._answers.append((1, before, frozenset()))
+        for arrays in filter(None, self._pushed.values()):
+            self.master["w"] += arrays["w"]
+        self._pushed.clear()
+
+    def answers(self) -> list[Any]:
+        answers, self._answers = self._answers, []
+        return answers
+
+    def settled(self, step: int) -> bool:
+        return False
+
+    def next_chunk(self) -> int:
+        return 0
+
+    def held(self, part: int) -> Point:
+        return Point(0, 0)
+
+    def take_requeued(self) -> int | None:
+        return None
+
+    def end(self, chunks: int) -> None:
+        for _, late, _ in self._answers:  # as the link itself does
+            np.copyto(self.known["w"], late["arrays"]["w"])
+        self.log.append(chunks)
+
+
+def alone(missed: tuple[float, float] | None, tiers: Tiers) -> tuple[Scripted, Any]:
+    """Run a partition of one chunk that touches row 5."""
+
+    def touch(model: Any, items: Any) -> Iterator[None]:
+        model["w"][5] += 1
+        yield
+
+    model = {"w": np.zeros((8, 1), np.float32)}
+    link = Scripted(missed)
+    task = InPlace(cast(Any, link), parameters_of(model), touch, Summary(0))
+    task.run([], tiers)
+    return link, model
+
+
+def test_the_copy_keeps_what_an_answer_does_not_hold_yet() -> None:
+    link, model = alone(None, Tiers(hot_rows=0, all_every=9))
+    assert link.master["w"][5] == 1
+    for arrays in (link.known, model):
+        np.testing.assert_array_equal(arrays["w"], link.master["w"])
+
+
+@pytest.mark.parametrize(
+    ("missed", "begins"),
+    [
+        (None, ["newest"]),
+        ((0.0, 0.5), ["as it is", (1, [0, 1]), 1]),
+        ((1.5, 1.9), ["as it is", (1, [0, 1]), 1]),
+        ((1.5, 2.0), ["as it is", (2, [0, 1, 2, 3]), 2]),
+        ((0.0, 3.0), ["as it is", (2, [0, 1, 2, 3]), 2]),
+        ((3.9, 4.1), ["newest"]),
+        ((4.1, 7.9), ["as it is", (2, [0, 1, 2, 3]), 2]),
+        ((2.0, 90.0), ["newest"]),
+    ],
+)
+def test_a_partition_begins_with_the_rows_that_fell_due(
+    missed: tuple[float, float] | None, begins: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PathParameters, "ranked", lambda self: {"w": np.arange(8)})
+    link, _ = alone(missed, Tiers(hot_rows=2))
+    assert link.log == [*begins, (1, [0, 1]), 1, 2]
+
+
+def test_rows_that_nobody_has_ranked_are_all_read() -> None:
+    link, _ = alone((0.0, 0.5), Tiers(hot_rows=2))
+    assert link.log[0] == "newest"

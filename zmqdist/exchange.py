@@ -19,6 +19,21 @@ Answer = tuple[int, Any, frozenset[int]]
 """Version, values, and the steps that they hold and earlier answers do not."""
 
 
+class Copy(Replica):
+    """What a worker that trains in place knows of the master's model.
+
+    Attributes
+    ----------
+    began : int
+        The master's version when the partition before began.
+    per_chunk : float
+        Versions that came, meanwhile, for each chunk that this worker trained.
+    """
+
+    began = 0
+    per_chunk = 1.0
+
+
 class InPlaceConnection(Connection):
     """Context manager: one worker's session for a partition that it trains in place.
 
@@ -26,36 +41,65 @@ class InPlaceConnection(Connection):
     what the master sends is handed out by `answers`.
     """
 
+    replica_type = Copy
     away_s = 0.25  # nothing comes that was not asked for, so that no version is decoded meanwhile
 
     def __init__(self, assignment: Assignment, partition: int, attempt: int, worker: str) -> None:
         super().__init__(assignment, partition, attempt, worker)
-        self._own = cast(Replica, self._replica)  # never a shared one
+        self._own = cast(Copy, self._replica)  # never a shared one
         self._parts: dict[int, Encoded] = {}
         self._answers: list[Answer] = []
         self._answered: set[int] = set()
         self._training = False
+        self._began = 0
 
-    def begin(self, parameters: Parameters) -> dict[str, NDArray[Any]]:
-        """Wait for the newest model and load it; return the arrays of this worker's copy.
+    def missed(self) -> tuple[float, float] | None:
+        """Return what the copy lacks of others' work: from when until when, in chunks.
+
+        Counted from when it was whole; what fell due before the partition before was read.
+        None: there is no copy yet.
+        """
+        version, own = self._state.version, self._own
+        if version < 0:
+            return None
+        chunks = [(v - version) / own.per_chunk for v in (own.began, self._state.fresh.newest)]
+        since = max(0.0, chunks[0])
+        return since, max(since, chunks[1])
+
+    def begin(self, parameters: Parameters, *, newest: bool) -> dict[str, NDArray[Any]]:
+        """Load this worker's copy of the model into it; return the arrays of the copy.
 
         From here on the copy belongs to the caller, and answers go to `answers`. It
         holds what the worker knows of the master's model when `end` is called,
         so that the next partition asks for what changed only.
+
+        Parameters
+        ----------
+        parameters : Parameters
+        newest : bool
+            Wait for all that changed; else for nothing, unless there is no copy yet.
         """
         with self._turn:
+            if newest:
+                self._perform(self._state.ask(0, time.monotonic()))
             self._wait_for(lambda: self._state.version >= 0 and not self._state.asking)
             self._read_into(parameters)
             self._training, self._own.version = True, -1
+            self._began = self._state.fresh.newest
             return self._own.arrays
 
-    def end(self) -> None:
-        """Give the copy back: it holds the version that `held` says of the whole model."""
+    def end(self, chunks: int) -> None:
+        """Give the copy back, after so many chunks, when all updates are acknowledged.
+
+        It holds the version that `held` says of the whole model, and rows that are newer.
+        """
         with self._turn:
-            for answer in self._answers:  # came after the last look
+            for answer in self._answers:  # came after the last look, and holds all updates
                 self._own.load(*answer[:2])
-            self._own.version = self._state.version
-            self._own.incarnation = self._state.fresh.incarnation
+            own, fresh = self._own, self._state.fresh
+            own.version, own.incarnation = self._state.version, fresh.incarnation
+            own.began = min(self._began, fresh.newest)  # a master's later life may be younger
+            own.per_chunk = max(1.0, (fresh.newest - own.began) / chunks)
 
     def next_chunk(self) -> int:
         """Wait until a step may start that goes on with the model at hand; return its clock."""
@@ -89,6 +133,9 @@ class InPlaceConnection(Connection):
     def held(self, part: int) -> Point:
         """Return the version of a part that the model has been given."""
         return self._state.parts.given(part, self._state.fresh.replica)
+
+    def _new_replica(self) -> Copy:
+        return Copy(self.assignment.schema)
 
     def _act(self, action: Action, received: Received | None) -> None:
         match action:

@@ -37,9 +37,8 @@ class InPlace(Task):
 
     def run(self, data: Iterable[Any], tiers: Tiers) -> None:
         """Train through the partition and exchange progress."""
-        known = self.link.begin(self.parameters)
-        progress = Progress(self.parameters, known, tiers.keep_bits)
         ranking = Ranking(self.parameters, tiers)
+        progress = self._begin(ranking, tiers)
         source = Data(data)
         chunks = self.call(0, lambda: self.gradient(self.parameters.model, source))
         if not isinstance(chunks, Iterator):
@@ -62,14 +61,29 @@ class InPlace(Task):
             self._send_again()
             if last:
                 break
-            self.link.ask(part := _part(tier), None if tier is None else ranking.rows(tier))
-            if tiers.fresh and tier is not None:
-                self.link.wait_for_answer(part)
-                self._take_in(progress)
+            self._ask(progress, ranking, tier, wait=tiers.fresh and tier is not None)
         while self.link.in_flight():
             self.link.wait_for_acks()
             self._send_again()
-        self.link.end()
+        self._take_in(progress)  # may be of before the last of these
+        self.link.end(chunk)
+
+    def _begin(self, ranking: Ranking, tiers: Tiers) -> Progress:
+        """Bring the model up to date: the rows that fell due since the partition before."""
+        missed = self.link.missed() if ranking.known else None
+        tier = None if missed is None else ranking.missed(*missed)
+        known = self.link.begin(self.parameters, newest=tier is None)
+        progress = Progress(self.parameters, known, tiers.keep_bits)
+        if tier is not None:
+            self._ask(progress, ranking, tier, wait=True)
+        return progress
+
+    def _ask(self, progress: Progress, ranking: Ranking, tier: int | None, *, wait: bool) -> None:
+        """Ask for the rows up to a tier (None: all), and maybe take in what comes."""
+        self.link.ask(part := _part(tier), None if tier is None else ranking.rows(tier))
+        if wait:
+            self.link.wait_for_answer(part)
+            self._take_in(progress)
 
     def _yielded(self, said: Any) -> Update:
         update = Update(None) if said is END else as_update(said)

@@ -141,7 +141,11 @@ def test_no_broadcasts_and_the_first_values_are_exact() -> None:
 
 def test_of_a_copy_that_is_there_only_the_changes_are_asked_for() -> None:
     state = joining(have=2)
-    assert state.receive(WELCOME, 0.0) == [SendToMaster(pull(2))]
+    assert state.receive(WELCOME, 0.0) == []
+    assert state.readable
+    assert not state.asking
+    assert state.ask(1, 0.0) == [SendPull(pull(2, 1))]
+    assert state.ask(0, 0.0) == [SendToMaster(pull(2))]
     assert state.asking
     assert state.receive(answer(2, 3, part=0), 0.0) == [Load(3)]
     assert not state.asking
@@ -150,6 +154,7 @@ def test_of_a_copy_that_is_there_only_the_changes_are_asked_for() -> None:
 def test_nothing_changed_ends_the_question_too() -> None:
     state = joining(have=3)
     state.receive(WELCOME, 0.0)
+    state.ask(0, 0.0)
     assert state.receive(answer(3, 3, part=0), 0.0) == []
     assert not state.asking
 

@@ -120,7 +120,8 @@ class Holding:
             self.parts.start_over(self.fresh.replica)
             self.fresh.begin(message.incarnation)
             self._pieces.start_over()
-            self._whole = self._in_place  # it rebases what it has learned on all of it at once
+            # What was learned in place is rebased on all of it at once.
+            self._whole = self._in_place and not first
             self._published, self._pulled_at = -1, None
         self.fresh.lazy_slack = message.lazy_slack
         self.fresh.heard_of(message.version, message.patience)
@@ -132,7 +133,8 @@ class Holding:
         self._hears = self._hears and not anew
         if anew and receives:
             actions.append(Subscribe(self._publish_port))
-        return [*actions, *self.pull(now)] if receives or (anew and self._in_place) else actions
+        begins = self._in_place and anew and self.fresh.version < 0
+        return [*actions, *self.pull(now)] if receives or begins else actions
 
     def answered(self, ack: Ack, *, newest: bool) -> None:
         """Note what an answer to an update says of the versions.

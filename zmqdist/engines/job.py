@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
@@ -93,8 +94,12 @@ _loaded = _Loaded()
 def _structure(payload: bytes) -> tuple[Any, ...]:
     """Load model and gradient, once for all partitions that this thread runs in a row.
 
-    A vocabulary takes longer to unpickle than a small partition to train.
+    A vocabulary takes longer to unpickle than a small partition to train. And Spark collects
+    garbage after each task: to look for it in all modules too takes as long as a small partition.
     """
     if _loaded.payload != payload:
+        gc.unfreeze()
         _loaded.payload, _loaded.parts = payload, load_structure(payload)
+        gc.collect()
+        gc.freeze()
     return _loaded.parts

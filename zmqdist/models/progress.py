@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from zmqdist.models.base import Parameters
 from zmqdist.models.changes import changed_rows, place
 from zmqdist.wire.bitround import bitround
-from zmqdist.wire.rows import RowSparse, occupied_rows
+from zmqdist.wire.rows import RowSparse, blocks, occupied_rows
 
 Rows = NDArray[np.intp]
 
@@ -83,40 +83,59 @@ class Progress:
             if rows is not None and name not in rows:
                 continue
             wanted = changed_rows(known, live) if rows is None else rows[name]
-            where = place(wanted)
-            change = live[where] - known[where]
-            if self._keep_bits is not None and change.dtype.kind == "f":
-                choose = rows is None and not last
-                wanted, change = self._rounded(name, wanted, change, len(live), choose)
-            moved = occupied_rows(change)
-            if not moved.all():
-                wanted, change = wanted[moved], change[moved]
-            if not len(wanted):
-                continue
-            update[name] = RowSparse(wanted, change, live.shape)
-            where = place(wanted)
-            if settled:
-                live[where] -= change
-            else:
-                known[where] += change
+            choose = rows is None and not last
+            change = RowSparse(*self._cut(name, wanted, live, known, choose, settled), live.shape)
+            if len(change.rows):
+                update[name] = change
         if not settled:
             self._under_way[step] = update
         return update
 
+    def _cut(
+        self,
+        name: str,
+        wanted: Rows,
+        live: NDArray[Any],
+        known: NDArray[Any],
+        choose: bool,
+        settled: bool,
+    ) -> tuple[Rows, NDArray[Any]]:
+        """Cut the change of the wanted rows out of the unsent part: those that have one."""
+        rows, values = wanted.copy(), np.empty((len(wanted), *live.shape[1:]), live.dtype)
+        count = 0
+        for _, some in blocks(wanted, live):
+            held, change = known.take(some, axis=0), live.take(some, axis=0)
+            change -= held
+            if self._keep_bits is not None and change.dtype.kind == "f":
+                change = self._rounded(name, some, change, len(live), choose)
+            moved = occupied_rows(change)
+            if not moved.all():
+                some, held, change = some[moved], held[moved], change[moved]
+            if settled:
+                live[some] -= change
+            else:
+                held += change
+                known[some] = held
+            end = count + len(some)
+            rows[count:end], values[count:end] = some, change
+            count = end
+        return rows[:count], values[:count]
+
     def _rounded(
         self, name: str, rows: Rows, change: NDArray[Any], n_rows: int, choose: bool
-    ) -> tuple[Rows, NDArray[Any]]:
-        """Round a change; of all rows leave those out that hold a remainder only."""
+    ) -> NDArray[Any]:
+        """Round a change; of all rows those become zero that hold a remainder only."""
         keep_bits = self._keep_bits or 0
         if name not in self._remainders:
             self._remainders[name] = np.zeros(n_rows)
         remainders = self._remainders[name]
-        if choose:
-            news = _sizes(change) > remainders[place(rows)]
-            rows, change = rows[news], change[news]
         rounded = bitround(change, keep_bits)
-        remainders[place(rows)] = _sizes(rounded) * 0.5 ** (keep_bits + 1)
-        return rows, rounded
+        left = _sizes(rounded) * 0.5 ** (keep_bits + 1)
+        if choose:
+            waits = _sizes(change) <= remainders[rows]
+            rounded[waits], left[waits] = 0, remainders[rows[waits]]
+        remainders[rows] = left
+        return rounded
 
     def plain(self, update: dict[str, RowSparse]) -> dict[str, RowSparse | NDArray[Any]]:
         """Return a change in the shapes of the parameters, ready to be sent."""

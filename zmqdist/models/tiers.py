@@ -144,8 +144,18 @@ class Ranking:
 
     def tier(self, chunk: int) -> int | None:
         """Return the highest tier that is due after this chunk (1, 2 ...); None for all rows."""
-        due = [tier for tier, period in enumerate(self._periods) if chunk % period == 0]
-        return None if due[-1] == len(self._periods) - 1 else due[-1]
+        return self.missed(chunk - 1, chunk)
+
+    def missed(self, since: float, until: float) -> int | None:
+        """Return the highest tier that fell due between two counts of chunks; None for all rows.
+
+        That is tier 0 if none did.
+        """
+        due = [
+            tier for tier, period in enumerate(self._periods) if until // period > since // period
+        ]
+        highest = max(due, default=0)
+        return None if highest == len(self._periods) - 1 else highest
 
     def rows(self, tier: int) -> dict[str, Rows]:
         """Return the rows of each array up to a tier, ascending."""

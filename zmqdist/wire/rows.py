@@ -51,7 +51,7 @@ def union(parts: Sequence[NDArray[Any]]) -> NDArray[np.intp]:
 
 def copy_rows(target: NDArray[Any], source: NDArray[Any], rows: NDArray[Any]) -> None:
     """Copy some rows of an array into another one of the same shape."""
-    for _, block in _blocks(rows, target):
+    for _, block in blocks(rows, target):
         target[block] = source.take(block, axis=0)
 
 
@@ -371,14 +371,14 @@ def _scatter(ufunc: np.ufunc, operands: list[Any], target: Any, kwargs: dict[str
     if target.shape != update.shape:
         return False
     # Rows are unique, so take, operate and put back is right, and the fastest form measured.
-    for block, rows in _blocks(update.rows, target):
+    for block, rows in blocks(update.rows, target):
         part = target.take(rows, axis=0)
         ufunc(part, update.values[block], out=part, **kwargs)
         target[rows] = part
     return True
 
 
-def _blocks(rows: NDArray[Any], target: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.intp]]]:
+def blocks(rows: NDArray[Any], target: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.intp]]]:
     """Cut rows of an array into blocks: where each lies among all, and its rows.
 
     What is taken at a time stays in the cache, and in memory that is used again.
