@@ -6,6 +6,7 @@ Owns the model while it runs, in one thread that also owns the sockets. Decision
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -156,7 +157,7 @@ class Master:
             self.state.policy, options.max_norm, self.damping, self.state.totals
         )
         self._tick_at = 0.0
-        self._stopping = threading.Event()
+        self._stopping, self._looked = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
     def _check_schema(self) -> None:
@@ -171,6 +172,8 @@ class Master:
     def use(self, descent: Descent | None, train: int | None = None) -> None:
         """Set what applies the updates; it takes up its state in the checkpoint.
 
+        Returns once the master knows what the program has done to the model meanwhile.
+
         Parameters
         ----------
         descent : callable or None
@@ -184,6 +187,10 @@ class Master:
         """
         self._checkpoints.lend(descent, train)
         self.descent, self.error = descent, None
+        self._looked.clear()
+        self._sockets.wake()
+        while self.alive and not self._looked.wait(IDLE_S):
+            pass
 
     @property
     def address(self) -> str:
@@ -208,6 +215,8 @@ class Master:
             while not self._stopping.is_set():
                 self._sockets.wait(self._patience_s())
                 self._drain()
+                if not self._looked.is_set():
+                    self._look_again()
                 self._checkpoints.look(self)
                 self._tick(time.monotonic())
             self._checkpoints.finish(self)
@@ -366,6 +375,11 @@ class Master:
         self.error = error
         self.state.saving.stop("descent raised an error: the model may be half changed")
         return "descent", f"{type(error).__name__}: {error}", traceback.format_exc()
+
+    def _look_again(self) -> None:
+        with contextlib.suppress(ModelError):  # comes up again when that model is used
+            self._publisher.look_again()
+        self._looked.set()
 
     def _publish(self) -> None:
         try:

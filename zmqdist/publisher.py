@@ -56,11 +56,10 @@ class Publisher:
         model_bytes: int,
         max_pull_bytes: int,
     ) -> None:
-        versions = Versions() if state.policy.needs.base else None
-        self._snapshot = Snapshot(parameters, versions=versions)
         self._norms = NormWatch(parameters)
         self._parameters = parameters
         self._state = state
+        self._snapshot = self._nothing()
         self._sockets = sockets
         self._codec = codec
         self._memory = Memory()
@@ -72,6 +71,20 @@ class Publisher:
     def touched(self, update: Any, *, only: bool) -> None:
         """Note that an update was applied, see `Snapshot.touched`."""
         self._snapshot.touched(update, only=only)
+
+    def look_again(self) -> None:
+        """Take in what was done to the model since its version was published, if anything.
+
+        Workers that hold that version would not ask for it: they are to start over.
+        """
+        if 0 <= self._state.version == self._state.published and self._snapshot.differs():
+            self._state.start_over()
+            self._answered.clear()
+            self._snapshot = self._nothing()
+
+    def _nothing(self) -> Snapshot:
+        versions = Versions() if self._state.policy.needs.base else None
+        return Snapshot(self._parameters, versions=versions)
 
     def publish(self) -> None:
         """Take the snapshot and broadcast what changed: encoded once for everybody.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from zmqdist.core.actions import Action, Admit, Note, Send
+from zmqdist.core.actions import Action, Admit, Note, Publish, Send
 from zmqdist.core.messages import Begin, End, Leave, Refused, Report, Status
 from zmqdist.errors import ConfigError
 
@@ -92,9 +92,11 @@ class DriverSide:
         return [*actions, Send(peer, begun)]
 
     def _end(self, peer: bytes, message: End) -> list[Action]:
-        report = self.report(message.epoch)
+        master, report = self._master, self.report(message.epoch)
         if message.over and message.incarnation == report.incarnation:
             self._epochs.plans.end(message.epoch)
             self._saving.want()
         closing = self.close(message.epoch, message.reason or "the epoch is closed")
-        return [*closing, Send(peer, report)]
+        # Of what changes from here on until another epoch begins, no update will tell.
+        behind = 0 <= master.published < master.version
+        return [*closing, Send(peer, report), *([Publish()] if behind else [])]

@@ -95,13 +95,11 @@ class MasterState:
         self.lineage = lineage or Lineage()
         self.policy = policy.fresh()
         self.schema = schema
-        self.publish_port = publish_port
-        self.lease_s = lease_s
+        self.publish_port, self.lease_s = publish_port, lease_s
         self.pacing = pacing or Pacing()
         self.saving = saving or Saving()
-        self.version = 0
-        self.published = -1
-        self.sessions = Sessions(self.policy, self.lineage.incarnation)
+        self.version, self.published = 0, -1
+        self.sessions = Sessions(self.policy, self.lineage)
         self.counts = Counts()
         self.totals, self.staleness = self.counts.totals, self.counts.staleness
         self.epochs = Epochs(run)
@@ -110,11 +108,8 @@ class MasterState:
         self._judge = Judge(self.policy, self.totals)
         self._buffer = Buffer(self.policy)
         self._awaited = -1
-        self._kept: dict[str, Any] = {
-            "epochs": self.epochs,
-            "counts": self.counts,
-            "buffer": self._buffer,
-        }
+        self._kept: dict[str, Any] = {"epochs": self.epochs, "counts": self.counts}
+        self._kept["buffer"] = self._buffer
         self._drivers = DriverSide(self)
 
     # ---- in ----------------------------------------------------------------------
@@ -252,6 +247,12 @@ class MasterState:
         self.published = self.version
         self.pacing.was_published(started, ended)
 
+    def start_over(self) -> None:
+        """Begin another life: the model was changed, and no version says so."""
+        self.lineage.starts.append(self.version)
+        self.published = -1
+        self.saving.changes += 1
+
     def report(self, epoch: int) -> Report:
         """Return how `epoch` stands; fatal if no such epoch was opened here."""
         return self._drivers.report(epoch)
@@ -335,8 +336,8 @@ class MasterState:
     def _fail(self, session: Session, message: Fail) -> list[Action]:
         self.totals.failed += 1
         self.epochs.failed_task(session, message)
-        pong: list[Action] = [Send(session.peer, Pong(session.number, session.limit))]
-        return pong + self._close_sessions([session])
+        pong = Send(session.peer, Pong(session.number, session.limit))
+        return [pong, *self._close_sessions([session])]
 
     # ---- inside -----------------------------------------------------------------------
 
@@ -394,7 +395,5 @@ class MasterState:
         stopped = self.sessions.at(epoch)
         for session in stopped:
             self.sessions.close(session)
-        return [
-            *(Send(s.peer, Stop(s.number, reason)) for s in stopped),
-            *self._buffer.flush(len(self.sessions)),
-        ]
+        stops = [Send(s.peer, Stop(s.number, reason)) for s in stopped]
+        return [*stops, *self._buffer.flush(len(self.sessions))]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from zmqdist.core.ledger import Standing
+from zmqdist.core.lineage import Lineage
 from zmqdist.core.messages import Hello, Welcome
 from zmqdist.core.staleness import Policy
 
@@ -45,15 +46,15 @@ class Sessions:
     ----------
     policy : Policy
         Says how far they may run ahead.
-    incarnation : int
-        The master's. No two incarnations give out the same number.
+    lineage : Lineage
+        The master's. No two masters of a run give out the same number.
     """
 
-    def __init__(self, policy: Policy, incarnation: int = 0) -> None:
+    def __init__(self, policy: Policy, lineage: Lineage) -> None:
         self._policy = policy
-        self._incarnation = incarnation
+        self._lineage = lineage
         self._open: dict[int, Session] = {}
-        self._last_number = incarnation << NUMBER_BITS
+        self._last_number = lineage.incarnation << NUMBER_BITS
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self._open.values())
@@ -117,7 +118,7 @@ class Sessions:
             lease_s=lease_s,
             synchronous=self._policy.synchronous,
             patience=self._policy.patience,
-            incarnation=self._incarnation,
+            incarnation=self._lineage.incarnation,
             published=published,
         )
 

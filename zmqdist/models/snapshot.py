@@ -83,6 +83,14 @@ class Snapshot:
                 self._touched[name] = [np.zeros(1, np.intp)]
         self._compare_all |= not isinstance(update, dict)
 
+    def differs(self) -> bool:
+        """Whether the model is not what was taken of it, to the bit."""
+        arrays, scalars = self.parameters.arrays(), self.parameters.scalars()
+        held = {name: scalar for name, (scalar, _) in self._scalars.items()}
+        if repr(held) != repr(scalars):  # as text a NaN is equal to itself
+            return True
+        return any(len(changed_rows(k.values, arrays[name])) for name, k in self._arrays.items())
+
     def take(self, version: int, workers: int = 0) -> dict[str, Any]:
         """Copy what changed since the last call; return it as the tree to broadcast.
 
