@@ -37,7 +37,7 @@ def main():
     result = {"name": "word2vec", "options": vars(options), **mean(runs)}
     for rival in ("gensim", "mllib"):
         for figure in ("analogy", "wordsim"):
-            if rival in result:
+            if rival in result and "zmqdist" in result:
                 ratio = result["zmqdist"][figure] / result[rival][figure]
                 result[f"{figure}_ratio" + ("_mllib" if rival == "mllib" else "")] = round(ratio, 4)
     show(result, runs)
