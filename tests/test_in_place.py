@@ -255,6 +255,16 @@ def meeting(model: Table, items: Any) -> Iterator[None]:
     SEEN.append((float(model.rows[0, 0]), float(model.rows[1, 0]), float(model.rows[30, 0])))
 
 
+def third(model: Table, items: Any) -> Iterator[None]:
+    for item in items:
+        model.rows[item] += 1 / 3
+        yield
+
+
+def look(model: Table, items: Any) -> None:
+    SEEN.append(model.rows.copy())
+
+
 # ---- bytes ------------------------------------------------------------------------------------
 
 
@@ -287,6 +297,14 @@ class TestReuse:
         assert all(version > 0 for version in asked[1:])
         assert first.bytes_published > big["w"].nbytes
         assert second.bytes_published < big["w"].nbytes / 10
+
+    def test_who_does_not_train_in_place_gets_exact_values(self) -> None:
+        SEEN.clear()
+        with ZmqDist(Table(), staleness=Asynchronous(), replica="private") as dd:
+            dd.train(ITEMS[:3], third, tiers=replace(TIERS, read_bits=2), workers=1)
+            right = dd.model.rows.copy()
+            dd.train([[0]], look, workers=1)
+        np.testing.assert_array_equal(SEEN[0], right)
 
 
 # ---- programs -----------------------------------------------------------------------------------
