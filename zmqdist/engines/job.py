@@ -86,6 +86,7 @@ class _Loaded(threading.local):
 
     payload = b""
     parts: tuple[Any, ...] = ()
+    times = 0
 
 
 _loaded = _Loaded()
@@ -95,11 +96,14 @@ def _structure(payload: bytes) -> tuple[Any, ...]:
     """Load model and gradient, once for all partitions that this thread runs in a row.
 
     A vocabulary takes longer to unpickle than a small partition to train. And Spark collects
-    garbage after each task: to look for it in all modules too takes as long as a small partition.
+    garbage after each task, which would look through all modules and that vocabulary each time:
+    what is there when the second partition begins is left out from then on.
     """
     if _loaded.payload != payload:
         gc.unfreeze()
         _loaded.payload, _loaded.parts = payload, load_structure(payload)
-        gc.collect()
+        _loaded.times = 0
+    _loaded.times += 1
+    if _loaded.times == 2:
         gc.freeze()
     return _loaded.parts
