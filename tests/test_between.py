@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -156,3 +157,14 @@ def test_a_master_that_ended_keeps_nobody_waiting() -> None:
         asking.start()
         asking.join(10)
         assert not asking.is_alive()
+
+
+def test_a_checkpoint_holds_the_change_and_the_lives(tmp_path: Path) -> None:
+    with ZmqDist(Table(), staleness=Asynchronous(), checkpoint=tmp_path) as dd:
+        dd.train([[1]], one_row, workers=1)
+        change_row(dd.model)
+        dd.train([[1]], one_row, workers=1)
+    with ZmqDist(Table(), staleness=Asynchronous(), checkpoint=tmp_path, resume=True) as dd:
+        assert dd._master is not None
+        assert dd.model.rows[40, 0] == 100
+        assert dd._master.state.lineage.starts == [0, 1, 2]
