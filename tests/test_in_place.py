@@ -21,6 +21,7 @@ from zmqdist.connection import Connection
 from zmqdist.core.lineage import Point
 from zmqdist.engines.job import Job
 from zmqdist.errors import ConfigError, GradientError
+from zmqdist.exchange import InPlaceConnection
 from zmqdist.in_place import InPlace
 from zmqdist.merge import RowTrustRegion
 from zmqdist.models.arrays import PathParameters
@@ -297,6 +298,32 @@ class TestReuse:
         assert all(version > 0 for version in asked[1:])
         assert first.bytes_published > big["w"].nbytes
         assert second.bytes_published < big["w"].nbytes / 10
+
+    @pytest.mark.usefixtures("ranked")
+    @pytest.mark.parametrize(
+        ("policy", "newest"),
+        [
+            (Asynchronous(), [True, False]),
+            (StaleSynchronous(5), [True, False]),
+            (BoundedStaleness(500, "requeue"), [True, True]),
+        ],
+        ids=repr,
+    )
+    def test_a_policy_with_a_bound_has_all_rows_read(
+        self, policy: Any, newest: list[bool], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read: list[bool] = []
+        begin = InPlaceConnection.begin
+
+        def noted(self: Any, parameters: Any, *, newest: bool) -> Any:
+            read.append(newest)
+            return begin(self, parameters, newest=newest)
+
+        monkeypatch.setattr(InPlaceConnection, "begin", noted)
+        with ZmqDist(Table(), staleness=policy) as dd:
+            dd.train(ITEMS[:2], learn, tiers=Tiers(hot_rows=2), workers=1)
+            check_sum(dd.model, ITEMS[:2])
+        assert read == newest
 
     def test_who_does_not_train_in_place_gets_exact_values(self) -> None:
         SEEN.clear()

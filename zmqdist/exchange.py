@@ -57,12 +57,12 @@ class InPlaceConnection(Connection):
         """Return what the copy lacks of others' work: from when until when, in chunks.
 
         Counted from when it was whole; what fell due before the partition before was read.
-        None: there is no copy yet.
+        None: there is no copy yet, or the policy would send back what is based on an old one.
         """
-        version, own = self._state.version, self._own
-        if version < 0:
+        version, own, fresh = self._state.version, self._own, self._state.fresh
+        if version < 0 or fresh.patience is not None:
             return None
-        chunks = [(v - version) / own.per_chunk for v in (own.began, self._state.fresh.newest)]
+        chunks = [(v - version) / own.per_chunk for v in (own.began, fresh.newest)]
         since = max(0.0, chunks[0])
         return since, max(since, chunks[1])
 
