@@ -325,6 +325,37 @@ class TestReuse:
             check_sum(dd.model, ITEMS[:2])
         assert read == newest
 
+    @pytest.mark.usefixtures("ranked")
+    def test_nothing_falls_due_between_two_partitions(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many take part: what one begin counts up to, the next one counts from."""
+        missed: dict[int, list[tuple[float, float]]] = {}
+        copies: list[Any] = []  # so that no number is given out twice
+        begin = InPlaceConnection.begin
+
+        def noted(self: Any, parameters: Any, *, newest: bool) -> Any:
+            if (these := self.missed()) is not None:
+                missed.setdefault(id(self._own), []).append(these)
+                copies.append(self._own)
+            return begin(self, parameters, newest=newest)
+
+        monkeypatch.setattr(InPlaceConnection, "begin", noted)
+        with ZmqDist(Table(), staleness=Asynchronous()) as dd:
+            for workers in (1, 3, 1):
+                dd.train(ITEMS, learn, tiers=Tiers(hot_rows=2), workers=workers)
+        counted = sum(len(each) for each in missed.values())
+        assert counted >= 8
+        for each in missed.values():
+            assert [since for since, _ in each] == [0.0, *(until for _, until in each[:-1])]
+
+    @pytest.mark.usefixtures("ranked")
+    def test_a_tier_is_as_old_as_its_rows_in_the_next_partition_too(self) -> None:
+        """Alone, a worker's exchange of a period p comes p steps after the one before."""
+        with ZmqDist(Table(), staleness=Asynchronous()) as dd:
+            result = dd.train(ITEMS[:2], learn, tiers=Tiers(hot_rows=2), workers=1)
+        assert result.staleness == {0: 1, 1: 16, 3: 8, 7: 4, 15: 2, 31: 1}
+
     def test_who_does_not_train_in_place_gets_exact_values(self) -> None:
         SEEN.clear()
         with ZmqDist(Table(), staleness=Asynchronous(), replica="private") as dd:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, cast
 
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from zmqdist.core.lineage import Point
 from zmqdist.core.worker_actions import Action, Forget, Load, SendPull
 from zmqdist.models.base import Parameters
 from zmqdist.models.snapshot import Replica
+from zmqdist.models.tiers import Tiers
 from zmqdist.wire.frames import Received, pack
 from zmqdist.wire.tree import Encoded, encode_tree
 
@@ -26,12 +28,19 @@ class Copy(Replica):
     ----------
     began : int
         The master's version when the partition before began.
+    chunks : float
+        What each worker had trained then, since this one first had a copy, in chunks.
     per_chunk : float
         Versions that came, meanwhile, for each chunk that this worker trained.
+    tiers : Tiers or None
+        What the parts were, and `parts` the versions of these, see `zmqdist.core.parts`.
     """
 
     began = 0
+    chunks = 0.0
     per_chunk = 1.0
+    tiers: Tiers | None = None
+    parts: Mapping[int, int] = {}
 
 
 class InPlaceConnection(Connection):
@@ -51,20 +60,19 @@ class InPlaceConnection(Connection):
         self._answers: list[Answer] = []
         self._answered: set[int] = set()
         self._training = False
-        self._began = 0
+        self._began, self._chunks = 0, 0.0
+        if self._own.version >= 0 and self._own.tiers == assignment.tiers:
+            self._state.parts.go_on(self._own.parts)
 
     def missed(self) -> tuple[float, float] | None:
         """Return what the copy lacks of others' work: from when until when, in chunks.
 
-        Counted from when it was whole; what fell due before the partition before was read.
         None: there is no copy yet, or the policy would send back what is based on an old one.
         """
-        version, own, fresh = self._state.version, self._own, self._state.fresh
-        if version < 0 or fresh.patience is not None:
+        own, fresh = self._own, self._state.fresh
+        if self._state.version < 0 or fresh.patience is not None:
             return None
-        chunks = [(v - version) / own.per_chunk for v in (own.began, fresh.newest)]
-        since = max(0.0, chunks[0])
-        return since, max(since, chunks[1])
+        return own.chunks, own.chunks + max(0, fresh.newest - own.began) / own.per_chunk
 
     def begin(self, parameters: Parameters, *, newest: bool) -> dict[str, NDArray[Any]]:
         """Load this worker's copy of the model into it; return the arrays of the copy.
@@ -80,12 +88,13 @@ class InPlaceConnection(Connection):
             Wait for all that changed; else for nothing, unless there is no copy yet.
         """
         with self._turn:
+            missed = self.missed()
+            self._began, self._chunks = self._state.fresh.newest, missed[1] if missed else 0.0
             if newest:
                 self._perform(self._state.ask(0, time.monotonic()))
             self._wait_for(lambda: self._state.version >= 0 and not self._state.asking)
             self._read_into(parameters)
             self._training, self._own.version = True, -1
-            self._began = self._state.fresh.newest
             return self._own.arrays
 
     def end(self, chunks: int) -> None:
@@ -98,7 +107,9 @@ class InPlaceConnection(Connection):
                 self._own.load(*answer[:2])
             own, fresh = self._own, self._state.fresh
             own.version, own.incarnation = self._state.version, fresh.incarnation
+            own.tiers, own.parts = self.assignment.tiers, self._state.parts.versions
             own.began = min(self._began, fresh.newest)  # a master's later life may be younger
+            own.chunks = self._chunks
             own.per_chunk = max(1.0, (fresh.newest - own.began) / chunks)
 
     def next_chunk(self) -> int:

@@ -151,6 +151,19 @@ def test_of_a_copy_that_is_there_only_the_changes_are_asked_for() -> None:
     assert not state.asking
 
 
+def test_parts_go_on_from_one_partition_to_the_next_within_a_life() -> None:
+    state = joining(have=2)
+    state.parts.go_on({1: 7, 2: 5})
+    state.receive(WELCOME, 0.0)
+    assert state.ask(1, 0.0) == [SendPull(pull(7, 1))]
+    assert state.ask(2, 0.0) == [SendPull(pull(5, 2))]
+    assert state.ask(0, 0.0) == [SendToMaster(pull(2))]
+    later = joining(have=2)
+    later.parts.go_on({1: 7})
+    later.receive(replace(WELCOME, incarnation=1), 0.0)
+    assert later.ask(1, 0.0) == [SendPull(pull(-1, 1))]
+
+
 def test_nothing_changed_ends_the_question_too() -> None:
     state = joining(have=3)
     state.receive(WELCOME, 0.0)

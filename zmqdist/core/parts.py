@@ -7,6 +7,8 @@ that change most.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from zmqdist.core.lineage import Point
 from zmqdist.core.messages import Pull, Version
 
@@ -28,6 +30,15 @@ class Parts:
         self._held: dict[int, int] = {}
         self._before: tuple[Point, dict[int, int]] | None = None
         self._asked_at: dict[int, float] = {}
+
+    @property
+    def versions(self) -> dict[int, int]:
+        """The versions of the parts that were answered."""
+        return self._held
+
+    def go_on(self, versions: Mapping[int, int]) -> None:
+        """Begin with the versions that an earlier partition ended with, of the same parts."""
+        self._held = dict(versions)
 
     def held(self, part: int, whole: int) -> int:
         """Return the version of a part; at least `whole`, that of the whole model."""
