@@ -373,11 +373,10 @@ class Connection:
         Spark runs many tasks in one Python worker; the next one pulls only what changed.
         """
         kept = _replicas.take(self.assignment.run)
-        # A copy that was trained in place holds rounded values: it is no replica of a version.
-        if kept is not None and type(kept) is self.replica_type:
-            if kept.schema == self.assignment.schema:
-                return kept
         if kept is not None:
+            # A copy that was trained in place holds rounded values: it is no replica of a version.
+            if type(kept) is self.replica_type and kept.schema == self.assignment.schema:
+                return kept
             kept.close()
         return self._new_replica()
 

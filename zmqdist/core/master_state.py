@@ -108,8 +108,8 @@ class MasterState:
         self._judge = Judge(self.policy, self.totals)
         self._buffer = Buffer(self.policy)
         self._awaited = -1
-        self._kept: dict[str, Any] = {"epochs": self.epochs, "counts": self.counts}
-        self._kept["buffer"] = self._buffer
+        kept = {"epochs": self.epochs, "counts": self.counts, "buffer": self._buffer}
+        self._kept: dict[str, Any] = kept
         self._drivers = DriverSide(self)
 
     # ---- in ----------------------------------------------------------------------
