@@ -301,17 +301,19 @@ class TestReuse:
 
     @pytest.mark.usefixtures("ranked")
     @pytest.mark.parametrize(
-        ("policy", "newest"),
+        ("policy", "epochs", "newest"),
         [
-            (Asynchronous(), [True, False]),
-            (StaleSynchronous(5), [True, False]),
-            (BoundedStaleness(500, "requeue"), [True, True]),
+            (Asynchronous(), 1, [True, False]),
+            (Asynchronous(), 2, [True, True]),
+            (StaleSynchronous(5), 1, [True, False]),
+            (BoundedStaleness(500, "requeue"), 1, [True, True]),
         ],
         ids=repr,
     )
-    def test_a_policy_with_a_bound_has_all_rows_read(
-        self, policy: Any, newest: list[bool], monkeypatch: pytest.MonkeyPatch
+    def test_all_rows_are_read_when_an_epoch_begins_and_with_a_bound_always(
+        self, policy: Any, epochs: int, newest: list[bool], monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        parts = ITEMS[: 2 // epochs]
         read: list[bool] = []
         begin = InPlaceConnection.begin
 
@@ -321,8 +323,8 @@ class TestReuse:
 
         monkeypatch.setattr(InPlaceConnection, "begin", noted)
         with ZmqDist(Table(), staleness=policy) as dd:
-            dd.train(ITEMS[:2], learn, tiers=Tiers(hot_rows=2), workers=1)
-            check_sum(dd.model, ITEMS[:2])
+            dd.train(parts, learn, tiers=Tiers(hot_rows=2), workers=1, epochs=epochs)
+            check_sum(dd.model, parts, epochs)
         assert read == newest
 
     @pytest.mark.usefixtures("ranked")
@@ -330,13 +332,13 @@ class TestReuse:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """However many take part: what one begin counts up to, the next one counts from."""
-        missed: dict[int, list[tuple[float, float]]] = {}
+        missed: dict[tuple[int, int], list[tuple[float, float]]] = {}
         copies: list[Any] = []  # so that no number is given out twice
         begin = InPlaceConnection.begin
 
         def noted(self: Any, parameters: Any, *, newest: bool) -> Any:
             if (these := self.missed()) is not None:
-                missed.setdefault(id(self._own), []).append(these)
+                missed.setdefault((id(self._own), self.assignment.epoch), []).append(these)
                 copies.append(self._own)
             return begin(self, parameters, newest=newest)
 

@@ -26,8 +26,10 @@ class Copy(Replica):
 
     Attributes
     ----------
+    epoch : int
+        Of the partition before.
     began : int
-        The master's version when the partition before began.
+        The master's version when that one began.
     chunks : float
         What each worker had trained then, since this one first had a copy, in chunks.
     per_chunk : float
@@ -36,6 +38,7 @@ class Copy(Replica):
         What the parts were, and `parts` the versions of these, see `zmqdist.core.parts`.
     """
 
+    epoch = -1
     began = 0
     chunks = 0.0
     per_chunk = 1.0
@@ -67,10 +70,13 @@ class InPlaceConnection(Connection):
     def missed(self) -> tuple[float, float] | None:
         """Return what the copy lacks of others' work: from when until when, in chunks.
 
-        None: there is no copy yet, or the policy would send back what is based on an old one.
+        None for all of it: there is no copy yet, or the policy would send back what is based
+        on an old one, or an epoch begins. In a short text the seldom rows would not be read
+        for several passes, in which each worker learns them anew, and all of it is added up.
         """
         own, fresh = self._own, self._state.fresh
-        if self._state.version < 0 or fresh.patience is not None:
+        first = own.epoch != self.assignment.epoch
+        if self._state.version < 0 or fresh.patience is not None or first:
             return None
         return own.chunks, own.chunks + max(0, fresh.newest - own.began) / own.per_chunk
 
@@ -108,6 +114,7 @@ class InPlaceConnection(Connection):
             own, fresh = self._own, self._state.fresh
             own.version, own.incarnation = self._state.version, fresh.incarnation
             own.tiers, own.parts = self.assignment.tiers, self._state.parts.versions
+            own.epoch = self.assignment.epoch
             own.began = min(self._began, fresh.newest)  # a master's later life may be younger
             own.chunks = self._chunks
             own.per_chunk = max(1.0, (fresh.newest - own.began) / chunks)
