@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from zmqdist.core.phases import Wait
 
+_FIELDS = {what: f"wait_{what}_s" for what in Wait}
+
 
 class Spent:
     """Sums up the waits since the last push; what nobody measured is the rest.
@@ -19,11 +21,11 @@ class Spent:
     def restart(self, now: float) -> None:
         """Begin anew: what was before is for no push."""
         self._since = now
-        self._waited_s = dict.fromkeys(Wait, 0.0)
+        self._waited_s = dict.fromkeys(_FIELDS.values(), 0.0)
 
     def waited(self, what: Wait, seconds: float) -> None:
         """Note a wait."""
-        self._waited_s[what] += seconds
+        self._waited_s[_FIELDS[what]] += seconds
 
     def take(self, now: float, compute_s: float, encode_s: float) -> dict[str, float]:
         """Return the times of a `Push`, and begin anew.
@@ -34,7 +36,7 @@ class Spent:
         compute_s, encode_s : float
             What was measured elsewhere since the last push, in seconds.
         """
-        times = {f"wait_{what.value}_s": seconds for what, seconds in self._waited_s.items()}
+        times = self._waited_s
         times["encode_s"] = encode_s
         times["other_s"] = max(0.0, now - self._since - compute_s - sum(times.values()))
         self.restart(now)

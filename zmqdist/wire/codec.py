@@ -25,7 +25,7 @@ CODECS = ("auto", "raw", "lz4", "zstd")
 
 Answer = TypeVar("Answer")
 
-_TINY_BYTES = 512
+_TINY_BYTES = 4096  # not worth a look: whatever it is coded to, it is part of a packet or two
 _ALWAYS, _SOMETIMES = 2, 16
 _SAMPLE_BYTES = 1 << 16
 _SAMPLE_PIECES = 8
