@@ -26,6 +26,15 @@ def machine():
     }
 
 
+def memory():
+    """Return this process's own figures, in bytes: VmRSS, VmHWM (its peak), RssAnon ...
+
+    The peak that getrusage says is that of whoever started it, if that was larger.
+    """
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    return {line[0][:-1]: int(line[1]) * 1024 for line in lines if line[-1] == "kB"}
+
+
 def load():
     """Return the load average of the last minute: 0 on a quiet machine."""
     return round(os.getloadavg()[0], 2)

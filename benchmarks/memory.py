@@ -9,11 +9,11 @@ import json
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks._harness import Case
+from benchmarks._machine import memory
 
 SHAPE = (1_000_000, 100)
 MODEL_BYTES = SHAPE[0] * SHAPE[1] * 4
@@ -73,9 +73,8 @@ class Peak:
 
 
 def own_bytes():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    sizes = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Rss")}
-    return 1024 * (int(sizes["RssAnon"]) + int(sizes["RssFile"]))
+    now = memory()
+    return now["RssAnon"] + now["RssFile"]
 
 
 _peak = None

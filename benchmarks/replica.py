@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._harness import Case
+from benchmarks._machine import memory
 from zmqdist import RowSparse, ZmqDist
 from zmqdist.net.transport import ClientSockets
 from zmqdist.staleness import Asynchronous
@@ -133,8 +134,3 @@ def count_bytes():
 
     ClientSockets.receive = counting
     received["before"] = memory()["VmRSS"]
-
-
-def memory():
-    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
-    return {line[0][:-1]: int(line[1]) * 1024 for line in lines if line[-1] == "kB"}
