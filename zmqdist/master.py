@@ -29,6 +29,7 @@ from zmqdist.core.actions import (
 )
 from zmqdist.core.master_state import MasterState
 from zmqdist.core.messages import Ack, Begun
+from zmqdist.core.pacing import CURVE_BYTES_PER_S, PLAIN_BYTES_PER_S
 from zmqdist.damping import RowDamping
 from zmqdist.errors import (
     ModelError,
@@ -152,6 +153,7 @@ class Master:
             codec=options.codec,
             model_bytes=self._params_bytes,
             max_pull_bytes=self._max_update_bytes,
+            link_bytes_per_s=CURVE_BYTES_PER_S if options.keys else PLAIN_BYTES_PER_S,
         )
         self._weighing = Weighing(
             self.state.policy, options.max_norm, self.damping, self.state.totals

@@ -44,6 +44,8 @@ class Publisher:
         Size of its arrays.
     max_pull_bytes : int
         The rows that a pull names may decode to this much.
+    link_bytes_per_s : float
+        What the I/O thread sends.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Publisher:
         codec: str,
         model_bytes: int,
         max_pull_bytes: int,
+        link_bytes_per_s: float,
     ) -> None:
         self._norms = NormWatch(parameters)
         self._parameters = parameters
@@ -64,6 +67,7 @@ class Publisher:
         self._codec = codec
         self._memory = Memory()
         self._max_pull_bytes = max_pull_bytes
+        self._link_bytes_per_s = link_bytes_per_s
         self._answered: dict[tuple[int, int, int], tuple[Encoded, int]] = {}
         self._model_bytes = model_bytes
         self._large = self._in_pieces = model_bytes > PIECE_BYTES
@@ -104,12 +108,15 @@ class Publisher:
             self._in_pieces = 2 * _bytes(tree["arrays"]) <= self._model_bytes
         self._norms.look(tree["arrays"], version)
         self._state.totals.max_row_norm = self._norms.largest
+        sent_bytes = 0
         if (count := self._sockets.subscribers) and base >= 0:
-            frames = self._frames(base, self._encoded(tree), receivers=count)
+            encoded = self._encoded(tree)
+            frames = self._frames(base, encoded, receivers=count)
             self._sockets.publish(self._state.run.encode(), frames)
+            sent_bytes = count * encoded.encoded_bytes
         ended = time.monotonic()
         self._state.totals.publish_s += ended - started
-        self._state.was_published(started, ended)
+        self._state.was_published(started, ended + sent_bytes / self._link_bytes_per_s)
 
     def moved_since(self, base: int) -> Moved | None:
         """Return how the model has moved since a version; None if that is not remembered."""

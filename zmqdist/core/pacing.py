@@ -5,7 +5,11 @@ from __future__ import annotations
 from zmqdist.errors import ConfigError
 
 SHARE = 0.25
-"""Largest part of the master's time that adaptive publishing may take."""
+"""Largest part of the time of the master's threads that adaptive publishing may take."""
+
+PLAIN_BYTES_PER_S, CURVE_BYTES_PER_S = 3e9, 4e8
+"""What a master's I/O thread sends, to all receivers together: measured over loopback, see
+docs/performance.md. A slower network shows in what subscribers miss."""
 
 
 class Pacing:
@@ -24,10 +28,10 @@ class Pacing:
 
     Notes
     -----
-    With neither, the pace follows the cost: after a publication that took c seconds
-    the next waits 3 c, so that publishing takes at most a quarter of the master's
-    time. A small model goes out with nearly every version, a large one as often as
-    it can without starving the updates.
+    With neither, the pace follows the cost: after a publication that took c seconds, until
+    it had left, the next waits 3 c, so that publishing takes at most a quarter of the master's
+    time, and of its I/O thread's, which updates come through too. A small model goes out with
+    nearly every version, a large one as often as it can without starving the updates.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Which rows of an array changed, to the bit."""
+"""Whether an array changed, and which rows of it, to the bit."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ def changed_rows(before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.intp]:
         wide = next(size for size in (8, 4, 2, 1) if words % size == 0)
         differs.view(f"u{wide}").any(axis=1, out=changed[start:stop])
     return np.flatnonzero(changed)
+
+
+def differ(before: NDArray[Any], after: NDArray[Any]) -> bool:
+    """Whether two arrays of the same shape and dtype differ in at least one bit."""
+    old, new = _words(before.reshape(1, -1)), _words(after.reshape(1, -1))
+    if not new.size:
+        return False
+    block = _BLOCK_BYTES // new.itemsize
+    starts = range(0, new.shape[1], block)
+    return any((old[:, at : at + block] != new[:, at : at + block]).any() for at in starts)
 
 
 def place(rows: NDArray[np.integer]) -> NDArray[np.integer] | slice:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from zmqdist.errors import UpdateError
 from zmqdist.models.arrays import ROOT
 from zmqdist.models.base import Parameters, Scalar, as_scalar, parameters_of
-from zmqdist.models.changes import changed_rows
+from zmqdist.models.changes import changed_rows, differ
 from zmqdist.wire.rows import RowSparse
 
 
@@ -122,11 +122,11 @@ def _array_change(before: NDArray[Any], after: NDArray[Any]) -> Any:
     """Return after - before, or None if no bit changed (so a NaN that stays is no change)."""
     if after.size == 0 or after.dtype.kind == "b":
         return None
+    if after.ndim != 2:
+        return np.asarray(_difference(after, before)) if differ(before, after) else None
     rows = changed_rows(before, after)
     if len(rows) == 0:
         return None
-    if after.ndim != 2:
-        return np.asarray(_difference(after, before))
     if len(rows) == len(after):
         return RowSparse(rows, _difference(after, before), after.shape)
     values = _difference(after.take(rows, axis=0), before.take(rows, axis=0))

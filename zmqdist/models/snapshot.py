@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zmqdist.models.base import Parameters, Scalar, Schema
-from zmqdist.models.changes import changed_rows, place
+from zmqdist.models.changes import changed_rows, differ, place
 from zmqdist.models.versions import Versions
 from zmqdist.wire.bitround import bitround
 from zmqdist.wire.rows import RowSparse, canonical_rows, union
@@ -89,7 +89,7 @@ class Snapshot:
         held = {name: scalar for name, (scalar, _) in self._scalars.items()}
         if repr(held) != repr(scalars):  # as text a NaN is equal to itself
             return True
-        return any(len(changed_rows(k.values, arrays[name])) for name, k in self._arrays.items())
+        return any(differ(kept.values, arrays[name]) for name, kept in self._arrays.items())
 
     def take(self, version: int, workers: int = 0) -> dict[str, Any]:
         """Copy what changed since the last call; return it as the tree to broadcast.
@@ -121,14 +121,13 @@ class Snapshot:
             if memory is not None:
                 part = kept.by_rows and len(changed) < len(kept.stamps)
                 memory.changes(name, changed if part else None)
-            if kept.by_rows:
+            kept.stamps[changed] = version
+            if kept.by_rows and not _mostly(changed, live):
                 rows = live.take(changed, axis=0)
                 kept.values[changed] = rows
-                kept.stamps[changed] = version
-                changes[name] = _part(kept.values, changed, rows)
+                changes[name] = RowSparse(changed, rows, live.shape)
             else:
                 np.copyto(kept.values, live)
-                kept.stamps[:] = version
                 changes[name] = kept.values
         if memory is not None:
             memory.published(version)
@@ -205,7 +204,11 @@ class Snapshot:
     def _changed(self, name: str, kept: _Kept, live: NDArray[Any]) -> NDArray[np.intp]:
         """Return the rows that were touched, and those that differ where any may."""
         parts = [part.astype(np.intp, copy=False) for part in self._touched.get(name, [])]
-        if self._compare_all or name in self._compare:
+        compare = self._compare_all or name in self._compare
+        if not kept.by_rows:
+            changed = bool(parts) or (compare and differ(kept.values, live))
+            return np.zeros(int(changed), np.intp)
+        if compare:
             parts.append(changed_rows(kept.values, live))
         if len(parts) == 1:
             return parts[0]
@@ -216,10 +219,14 @@ class Snapshot:
         return {"arrays": changes, "scalars": scalars}
 
 
-def _part(values: NDArray[Any], rows: NDArray[np.intp], taken: NDArray[Any] | None = None) -> Any:
-    if len(rows) > MOSTLY * values.shape[0]:
+def _part(values: NDArray[Any], rows: NDArray[np.intp]) -> Any:
+    if _mostly(rows, values):
         return values
-    return RowSparse(rows, values.take(rows, axis=0) if taken is None else taken, values.shape)
+    return RowSparse(rows, values.take(rows, axis=0), values.shape)
+
+
+def _mostly(rows: NDArray[np.intp], values: NDArray[Any]) -> bool:
+    return len(rows) > MOSTLY * len(values)
 
 
 def _range(values: NDArray[Any], begin: int, stop: int) -> Any:
