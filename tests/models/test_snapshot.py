@@ -285,3 +285,17 @@ def test_a_replica_refuses_what_does_not_fit(part: Any) -> None:
     with pytest.raises(ValueError, match=r"version 4: w is .*; expected <f8|expected float64"):
         replica.load(4, {"arrays": {"w": part}, "scalars": {}})
     assert replica.version == -1
+
+
+def test_numbers_of_one_dimension_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such an array changes as a whole: to number what differs costs more than to send it."""
+    model = {"bias": np.zeros(1_000), "n": 0}
+    snapshot = Snapshot(parameters_of(model))
+    snapshot.take(0)
+    monkeypatch.setattr("zmqdist.models.snapshot.changed_rows", None)
+    model["bias"][999] = 1
+    snapshot.touched({"bias": model["bias"]}, only=False)
+    assert list(snapshot.take(1)["arrays"]) == ["bias"]
+    assert list(snapshot.since(0)["arrays"]) == ["bias"]
+    snapshot.touched({}, only=False)
+    assert snapshot.take(2)["arrays"] == {}
