@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,7 +28,7 @@ from zmqdist.merge import RowTrustRegion
 from zmqdist.models.arrays import PathParameters
 from zmqdist.models.base import parameters_of
 from zmqdist.models.structure import load_structure
-from zmqdist.models.tiers import Tiers
+from zmqdist.models.tiers import REFRESH, Tiers
 from zmqdist.staleness import Asynchronous, BoundedStaleness, SoftSync, StaleSynchronous
 from zmqdist.task import Summary
 from zmqdist.worker import run_partition
@@ -137,6 +138,18 @@ class TestSum:
             dd.train(ITEMS, learn, tiers=tiers, workers=workers)
             check_sum(dd.model, epochs=3)
 
+    @pytest.mark.parametrize("fresh", [False, True])
+    def test_answers_taken_in_within_a_chunk(self, fresh: bool, ranked: None) -> None:
+        def learn_refreshed(model: Table, items: Any) -> Iterator[Any]:
+            for item in items:
+                for update in learn(model, [item] * PER_CHUNK):
+                    yield REFRESH
+                    yield update
+
+        with ZmqDist(Table(), staleness=Asynchronous()) as dd:
+            dd.train(ITEMS, learn_refreshed, tiers=replace(TIERS, fresh=fresh), workers=3)
+            check_sum(dd.model, [[i for i in part for _ in range(PER_CHUNK)] for part in ITEMS])
+
     @pytest.mark.parametrize(
         "tiers",
         [
@@ -214,6 +227,13 @@ class TestModelOfTheWorker:
             dd.train([[0], [1]], meeting, tiers=tiers, workers=2)
         assert SEEN == [(1.0, 1.0, 2.0)] * 2
 
+    def test_what_others_learned_arrives_within_a_chunk(self) -> None:
+        SEEN.clear()
+        with ZmqDist(Table(), staleness=Asynchronous()) as dd:
+            dd.train([[0], [1]], looking_up, tiers=Tiers(hot_rows=2), workers=2)
+            check_sum(dd.model, [[0, 0], [1, 1]])
+        assert SEEN == [True, True]
+
     def test_what_is_settled_is_not_in_the_worker_s_model_twice(self) -> None:
         """A second attempt starts from values that hold what its first one sent."""
         first, second = Table(), Table()
@@ -254,6 +274,20 @@ def meeting(model: Table, items: Any) -> Iterator[None]:
         TWO.wait()
         yield
     SEEN.append((float(model.rows[0, 0]), float(model.rows[1, 0]), float(model.rows[30, 0])))
+
+
+def looking_up(model: Table, items: Any) -> Iterator[Any]:
+    """Go on with the third chunk until it shows what the other did in its first."""
+    item = next(items)
+    yield from learn(model, [item] * PER_CHUNK)
+    TWO.wait()  # both have the answer to the first
+    yield REFRESH
+    yield Update({"items": 0})
+    until = time.monotonic() + 20
+    while not (there := model.rows[1 - item, 0] > 0) and time.monotonic() < until:
+        yield REFRESH
+    SEEN.append(there)
+    yield Update({"items": 0})
 
 
 def third(model: Table, items: Any) -> Iterator[None]:
@@ -553,6 +587,26 @@ def test_a_partition_begins_with_the_rows_that_fell_due(
     monkeypatch.setattr(PathParameters, "ranked", lambda self: {"w": np.arange(8)})
     link, _ = alone(missed, Tiers(hot_rows=2))
     assert link.log == [*begins, (1, [0, 1]), 1, 2]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_who_refreshes_within_chunks_waits_at_the_end_of_the_next(
+    fresh: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PathParameters, "ranked", lambda self: {"w": np.arange(8)})
+
+    def in_parts(model: Any, items: Any) -> Iterator[Any]:
+        yield REFRESH
+        yield
+        link.log.append("computed")
+
+    link = Scripted(None)
+    model = {"w": np.zeros((8, 1), np.float32)}
+    InPlace(cast(Any, link), parameters_of(model), in_parts, Summary(0)).run(
+        [], Tiers(hot_rows=2, fresh=fresh)
+    )
+    waits = [1] if fresh else []
+    assert link.log == ["newest", (1, [0, 1]), "computed", *waits, 2]
 
 
 def test_rows_that_nobody_has_ranked_are_all_read() -> None:

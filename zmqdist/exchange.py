@@ -144,6 +144,7 @@ class InPlaceConnection(Connection):
         The master answers in order: what it acknowledged before is in, the rest is not.
         """
         with self._turn:
+            self._serve()
             self._raise_if_over()
             answers, self._answers = self._answers, []
             return answers

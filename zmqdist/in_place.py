@@ -2,7 +2,7 @@
 
 The gradient yields after each chunk of work; what changed in its model is sent from
 here, tier by tier, and what others changed is taken in underneath its own progress.
-Nobody waits: an answer is taken in at the first yield after it came.
+Nobody waits for another worker: an answer is taken in at the first yield after it came.
 
 Each exchange is one step of the ledger: the rows that are due after each chunk, and all
 rows at the end. A retry trains through the settled
@@ -19,7 +19,7 @@ from typing import Any
 from zmqdist.errors import ConfigError
 from zmqdist.exchange import InPlaceConnection
 from zmqdist.models.progress import Progress
-from zmqdist.models.tiers import Ranking, Tiers
+from zmqdist.models.tiers import REFRESH, Ranking, Tiers
 from zmqdist.models.update import Update, as_update
 from zmqdist.task import END, Data, Task
 from zmqdist.wire.rows import RowSparse
@@ -34,6 +34,7 @@ class InPlace(Task):
 
     link: InPlaceConnection
     _sent: dict[int, tuple[Update, int]] = field(default_factory=dict)
+    _refreshes: bool = False
 
     def run(self, data: Iterable[Any], tiers: Tiers) -> None:
         """Train through the partition and exchange progress."""
@@ -46,10 +47,13 @@ class InPlace(Task):
                 "tiers= is for a gradient that trains the model in place and yields after each "
                 f"chunk; this one returned a {type(chunks).__name__}"
             )
+        asked: int | None = None
         for chunk in itertools.count(1):
             clock = self.link.next_chunk()
             self._take_in(progress)
-            said = self.call(self.summary.steps, lambda: next(chunks, END))
+            said = self._next(chunks, progress)
+            if asked is not None:
+                self.link.wait_for_answer(asked)
             self._take_in(progress)
             last, learning = said is END, not ranking.known and chunk <= LEARNING
             tier = None if last or learning else ranking.tier(chunk)
@@ -61,12 +65,21 @@ class InPlace(Task):
             self._send_again()
             if last:
                 break
-            self._ask(progress, ranking, tier, wait=tiers.fresh and tier is not None)
+            fresh = tiers.fresh and tier is not None
+            self._ask(progress, ranking, tier, wait=fresh and not self._refreshes)
+            asked = _part(tier) if fresh and self._refreshes else None
         while self.link.in_flight():
             self.link.wait_for_acks()
             self._send_again()
         self._take_in(progress)  # may be of before the last of these
         self.link.end(chunk)
+
+    def _next(self, chunks: Iterator[Any], progress: Progress) -> Any:
+        """Let the gradient go on to the end of the chunk; return what it yields there."""
+        while (said := self.call(self.summary.steps, lambda: next(chunks, END))) is REFRESH:
+            self._refreshes = True
+            self._take_in(progress)
+        return said
 
     def _begin(self, ranking: Ranking, tiers: Tiers) -> Progress:
         """Bring the model up to date: the rows that fell due since the partition before."""

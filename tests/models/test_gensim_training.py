@@ -17,7 +17,7 @@ from zmqdist import ZmqDist, delta
 from zmqdist.errors import ConfigError, ModelError
 from zmqdist.models import parameters_of
 from zmqdist.models.gensim_training import WORD_VECTORS, Embedding, build_vocab
-from zmqdist.models.tiers import Tiers
+from zmqdist.models.tiers import REFRESH, Tiers
 
 TEXT = [[f"w{(n * m * m) % 29}" for n in range(12)] for m in range(1, 60)] + [["rare", "w1"] * 6]
 PARTS = [TEXT[:20], TEXT[20:21], TEXT[21:]]
@@ -226,6 +226,31 @@ def test_chunks_hold_whole_sentences_once() -> None:
     assert list(itertools.chain.from_iterable(seen)) == TEXT
     assert sum(yielded) == WORDS
     assert all(words >= 25 for words in yielded[:-1])
+
+
+def test_a_chunk_of_some_length_is_trained_in_three_parts() -> None:
+    model = built(Word2Vec)
+    seen: list[Any] = []
+    model._do_train_job = lambda job, alpha, memory: seen.append(sum(map(len, job)))
+    yielded = list(Embedding(chunk_words=6_600)(model, TEXT * (13_200 // WORDS + 1)))
+    for chunk in seen[:3], seen[3:6]:
+        assert min(chunk) >= 2_000
+        assert max(chunk) - min(chunk) <= 400
+    kinds = ["refresh" if said is REFRESH else "chunk" for said in yielded]
+    assert kinds[:6] == ["refresh", "refresh", "chunk"] * 2
+    assert sum(seen) == sum(said.examples for said in yielded if said is not REFRESH)
+
+
+@pytest.mark.parametrize(("words", "parts"), [(1_900, 1), (3_500, 1), (4_100, 2), (30_000, 3)])
+def test_parts_are_no_shorter_than_worth_while(words: int, parts: int) -> None:
+    model = built(Word2Vec)
+    seen: list[Any] = []
+    model._do_train_job = lambda job, alpha, memory: seen.append(job)
+    text = TEXT * (words // WORDS + 1)
+    for said in Embedding(chunk_words=words)(model, text):
+        if said is not REFRESH:
+            break
+    assert len(seen) == parts
 
 
 # ---- end to end, in two processes ---------------------------------------------------------------

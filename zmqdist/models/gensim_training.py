@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zmqdist.errors import ConfigError, ModelError
-from zmqdist.models.tiers import Tiers
+from zmqdist.models.tiers import REFRESH, Tiers, Within
 from zmqdist.models.update import Update
 from zmqdist.models.vocabulary import build_vocab
 from zmqdist.staleness import Asynchronous
@@ -26,6 +26,13 @@ WORD_VECTORS: dict[str, Any] = {"staleness": Asynchronous()}
 rows exchanged by `TIERS` there is nothing left that a merge rule would have to mend."""
 
 TIERS = Tiers(hot_rows=64, keep_bits=4, read_bits=9)
+
+JOBS = 3
+"""Parts of a chunk at most. Between two of them answers are taken in, so that nobody waits
+for them; a worker trains this share of a chunk without what the others did in the last."""
+
+JOB_WORDS = 2_000
+"""Words of such a part at least: fewer are trained before an answer could come."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class Embedding:
         if size is not None and (not isinstance(size, int) or size < 1):
             raise ConfigError(f"chunk_words is {self.chunk_words!r}; expected an integer >= 1")
 
-    def __call__(self, model: Any, sentences: Iterable[Any]) -> Iterator[Update]:
+    def __call__(self, model: Any, sentences: Iterable[Any]) -> Iterator[Update | Within]:
         """Train through a partition; yields after each chunk with its count of words."""
         if not hasattr(model, "words_done"):
             raise ModelError(
@@ -68,7 +75,10 @@ class Embedding:
             done = min(1.0, model.words_done / total)
             alpha = max(model.min_alpha, model.alpha - (model.alpha - model.min_alpha) * done)
             # train() would start two threads for each chunk; this is what they run
-            model._do_train_job(chunk, alpha, memory)
+            for job, more in _jobs(chunk, words):
+                model._do_train_job(job, alpha, memory)
+                if more:
+                    yield REFRESH
             yield Update({"words_done": words}, examples=words)
 
 
@@ -98,12 +108,28 @@ def _chunks(sentences: Iterable[Any], size: int) -> Iterator[tuple[list[Any], in
     words = 0
     for sentence in sentences:
         chunk.append(sentence)
-        words += len(getattr(sentence, "words", sentence))
+        words += _length(sentence)
         if words >= size:
             yield chunk, words
             chunk, words = [], 0
     if chunk:
         yield chunk, words
+
+
+def _jobs(chunk: list[Any], words: int) -> Iterator[tuple[list[Any], bool]]:
+    """Cut a chunk into up to `JOBS` about equal parts; also say whether more follow."""
+    size = words / max(1, min(JOBS, words // JOB_WORDS))
+    begin, done, until = 0, 0, size
+    for end, sentence in enumerate(chunk[:-1], 1):
+        done += _length(sentence)
+        if done >= until:
+            yield chunk[begin:end], True
+            begin, until = end, until + size
+    yield chunk[begin:], False
+
+
+def _length(sentence: Any) -> int:
+    return len(getattr(sentence, "words", sentence))
 
 
 __all__ = ["TIERS", "WORD_VECTORS", "Embedding", "build_vocab", "chunk_words"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,17 @@ from zmqdist.models.base import Parameters
 from zmqdist.wire.rows import RowSparse
 
 Rows = NDArray[np.intp]
+
+
+class Within(Enum):
+    """What a gradient that trains in place may yield within a chunk."""
+
+    REFRESH = "refresh"
+
+
+REFRESH: Final = Within.REFRESH
+"""Take in what the master has answered meanwhile; the chunk goes on. A gradient that yields
+this does not wait for answers after a chunk, but at the end of the next."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +55,9 @@ class Tiers:
     read_bits : int or None, default=None
         Bits of mantissa that values keep on their way to the worker.
     fresh : bool, default=True
-        Wait for the master's answer before the next chunk (for that about all rows never);
-        False computes while it travels, on rows that are a chunk older. Nobody waits for
-        another worker either way.
+        Wait for the master's answer before the next chunk (for that about all rows never),
+        or until its end if the gradient yields `REFRESH` within chunks. False computes while
+        it travels, on rows that are a chunk older. Nobody waits for another worker either way.
 
     Raises
     ------
