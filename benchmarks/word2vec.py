@@ -155,6 +155,7 @@ def with_zmqdist(options, seed, partitions, held_out):
     model = new_model(options, seed)
     gradient = Embedding(
         chunk_words=options.chunk_words or chunk_words(model, options.workers),
+        max_growth=options.max_growth,
         tiers=Tiers(
             hot_rows=options.hot_rows,
             growth=options.growth,
@@ -261,6 +262,7 @@ def arguments():
     add("--alpha", type=float, default=0.025, help="learning rate at first (default: %(default)s)")
     add("--engine", choices=("spark", "local"), default="spark", help="(default: %(default)s)")
     add("--chunk-words", type=int, help="words per exchange (default: by architecture and workers)")
+    add("--max-growth", type=float, default=4.0, help="of chunks, late (default: %(default)s)")
     add("--hot-rows", type=int, default=64, help="in each exchange (default: %(default)s)")
     add("--growth", type=int, default=2, help="from tier to tier (default: %(default)s)")
     add("--all-every", type=int, help="exchanges at most (default: as the tiers have it)")

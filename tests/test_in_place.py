@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -234,6 +235,27 @@ class TestModelOfTheWorker:
             check_sum(dd.model, [[0, 0], [1, 1]])
         assert SEEN == [True, True]
 
+    @pytest.mark.parametrize("tiers", [None, TIERS], ids=["updates", "in place"])
+    def test_the_data_says_how_often_it_was_gone_through(self, tiers: Tiers | None) -> None:
+        SEEN.clear()
+        with ZmqDist({"n": 0}, staleness=Asynchronous()) as dd:
+            dd.train([[0]] * 4, going_through, tiers=tiers, workers=1, epochs=2)
+            dd.train([[0]] * 2, going_through, tiers=tiers, workers=1)
+            assert dd.model["n"] == 10
+        assert SEEN == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 0, 0.5]
+
+    def test_a_retry_cuts_its_chunks_as_the_attempt_before_did(self) -> None:
+        """Steps that are settled hold the same items, whatever is complete by now."""
+        model = Table()
+        items = [*range(12)]
+        with serving(model, policy=Asynchronous()) as master, epoch(master, 2) as assignment:
+            assignment = replace(assignment, tiers=TIERS)
+            with pytest.raises(GradientError, match="half-way"):
+                work(assignment, Table(), growing_half_way, items, partition=0, attempt=1)
+            assert work(assignment, Table(), growing, items, partition=1, attempt=2).complete
+            assert work(assignment, Table(), growing, items, partition=0, attempt=3).complete
+        check_sum(model, [items, items])
+
     def test_what_is_settled_is_not_in_the_worker_s_model_twice(self) -> None:
         """A second attempt starts from values that hold what its first one sent."""
         first, second = Table(), Table()
@@ -257,6 +279,25 @@ def watched(model: Table, items: Any) -> Iterator[Any]:
     for update in learn(model, items):
         SEEN.append(model.rows.copy())
         yield update
+
+
+def going_through(model: Any, data: Any) -> Iterator[Any]:
+    SEEN.append(data.passes)
+    list(data)
+    yield Update({"n": 1})
+
+
+def growing(model: Table, data: Any) -> Iterator[Any]:
+    """Two items for a chunk, or four once a part of the data is done."""
+    size = 2 if not data.passes else 4
+    while chunk := list(itertools.islice(data, size)):
+        list(learn(model, chunk))
+        yield Update({"items": len(chunk)})
+
+
+def growing_half_way(model: Table, data: Any) -> Iterator[Any]:
+    yield from itertools.islice(growing(model, data), 3)
+    raise OSError("half-way")
 
 
 def half_way(model: Table, items: Any) -> Iterator[Any]:
@@ -490,6 +531,8 @@ def test_killed_worker_process(tmp_path: Path, dies_at: int, max_in_flight: int)
 
 class Scripted:
     """As much of a link as a partition of one chunk needs; what it answers comes late."""
+
+    passes = 0.0
 
     def __init__(self, missed: tuple[float, float] | None) -> None:
         self.master = {"w": np.zeros((8, 1), np.float32)}

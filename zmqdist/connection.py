@@ -177,6 +177,11 @@ class Connection:
         """Whether another attempt has completed the whole partition."""
         return self._state.complete
 
+    @property
+    def passes(self) -> float:
+        """How often the data had been gone through when this partition was first begun."""
+        return self._state.hello.passes or 0.0
+
     def settled(self, step: int) -> bool:
         """Whether the ledger had settled `step` when the session began."""
         return self._state.settled(step)
@@ -240,9 +245,8 @@ class Connection:
         """Report that the task cannot go on; waits a moment for the report to leave."""
         with self._turn:
             if self._state.phase is Phase.ACTIVE:
-                heard = self._state.last_heard
+                heard, until = self._state.last_heard, time.monotonic() + GOODBYE_S
                 self._perform(self._state.fail(step, what, shortened(error), shortened(traceback)))
-                until = time.monotonic() + GOODBYE_S
                 while self._state.last_heard == heard and time.monotonic() < until:
                     self._sockets.wait(POLL_S)
                     self._serve()

@@ -40,7 +40,7 @@ class InPlace(Task):
         """Train through the partition and exchange progress."""
         ranking = Ranking(self.parameters, tiers)
         progress = self._begin(ranking, tiers)
-        source = Data(data)
+        source = Data(data, self.link.passes)
         chunks = self.call(0, lambda: self.gradient(self.parameters.model, source))
         if not isinstance(chunks, Iterator):
             raise ConfigError(

@@ -118,7 +118,7 @@ class _Updates(Task):
 
     def run_gradient(self, data: Iterable[Any]) -> None:
         """One update for the partition, or one per yield."""
-        source = Data(data)
+        source = Data(data, self.link.passes)
         begun = self._begin(0)
         result = self.call(0, lambda: self.gradient(self.parameters.model, source))
         if isinstance(result, Iterator):
@@ -183,7 +183,7 @@ class _Updates(Task):
         is run again after this one.
         """
         begun = self._start()
-        source = Data(items)
+        source = Data(items, self.link.passes)
         update = self.call(step, lambda: self.gradient(self.parameters.model, source))
         if isinstance(update, Iterator):
             updates = update

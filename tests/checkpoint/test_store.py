@@ -217,17 +217,17 @@ def test_any_flipped_bit_of_json_is_noticed(data: st.DataObject) -> None:
 def test_another_format_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     write(store, 1)
     store.note({"run": "run"})
-    monkeypatch.setattr(module, "FORMAT", 2)
-    with pytest.raises(CheckpointError, match=r"zmqdist 0\.1 in format 1; this version reads form"):
+    monkeypatch.setattr(module, "FORMAT", 3)
+    with pytest.raises(CheckpointError, match=r"zmqdist 0\.1 in format 2; this version reads form"):
         store.newest()
-    with pytest.raises(CheckpointError, match="in format 1; this version reads format 2"):
+    with pytest.raises(CheckpointError, match="in format 2; this version reads format 3"):
         store.journal()
 
 
 def test_a_damaged_journal_is_refused(store: Store) -> None:
     assert store.journal() is None
     store.note({"run": "run"})
-    assert store.journal() == {"format": 1, "run": "run"}
+    assert store.journal() == {"format": 2, "run": "run"}
     flip(store.folder / "journal.json")
     with pytest.raises(CheckpointError, match="damaged"):
         store.journal()

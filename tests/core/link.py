@@ -7,9 +7,10 @@ time passes only when told to. `Link` plays the master's driver (performs action
 of the updates in it. The master may be killed and started again from its last
 checkpoint. Nothing here is random: tests choose.
 
-What must hold at every instant is asserted where it happens: a key is applied once
-and within the policy's bound, a worker holds and computes on published versions only
-and keeps each update until it is answered, nobody runs further ahead than SSP allows.
+What must hold at every instant is asserted where it happens: a key is applied once, by
+attempts that cut the partition alike, and within the policy's bound, a worker holds and
+computes on published versions only and keeps each update until it is answered, nobody
+runs further ahead than SSP allows.
 """
 
 from __future__ import annotations
@@ -217,6 +218,7 @@ class Link:
         self.applied: list[act.Apply] = []
         self.waiting: list[Key] = []
         self.keys: set[Key] = set()
+        self.cuts: dict[tuple[int, int], float | None] = {}  # what the sender was told
         self.admitted: set[str] = set()
         self.sent_to_driver: list[Message] = []
         self.master = self._master([0])
@@ -250,6 +252,7 @@ class Link:
             "applied": [*self.applied],
             "waiting": [*self.waiting],
             "keys": {*self.keys},
+            "cuts": {**self.cuts},
         }
 
     def written(self, trouble: str = "") -> None:
@@ -270,6 +273,7 @@ class Link:
         self.admitted = set(self.master.epochs.worker_keys())
         self.model, self.applied = [*saved["model"]], [*saved["applied"]]
         self.waiting, self.keys = [*saved["waiting"]], {*saved["keys"]}
+        self.cuts = {**saved["cuts"]}
 
     # ---- the driver ---------------------------------------------------------------------
 
@@ -439,6 +443,8 @@ class Link:
         if isinstance(policy, BoundedStaleness) and policy.on_stale != "scale":
             assert action.tau <= policy.max_staleness
         self.keys.add(action.key)
+        passes = sender.state.hello.passes
+        assert self.cuts.setdefault(action.key[:2], passes) == passes, "cut in two ways"
         if policy.buffers:
             self.waiting.append(action.key)
             self._perform(self.master.buffered(action, self.now))

@@ -18,6 +18,7 @@ from zmqdist.core.messages import (
     Begin,
     Begun,
     End,
+    Finish,
     Hello,
     Leave,
     Message,
@@ -154,6 +155,74 @@ def test_what_is_kept_comes_back() -> None:
     assert drive.state.epochs.worker_keys() == ["key"]
     drive.push(epoch, 0, 1)
     assert drive.state.version == 3
+
+
+def welcomed(drive: Drive, epoch: int, partition: int, attempt: int = 1) -> float:
+    """Return the `passes` that an attempt is told."""
+    hello = Hello("run", epoch, partition, attempt, "w")
+    welcome = drive.ask(hello, b"%d/%d" % (partition, attempt))
+    assert isinstance(welcome, Welcome)
+    return welcome.passes
+
+
+def complete(drive: Drive, epoch: int, partition: int) -> None:
+    hello = Hello("run", epoch, partition, 1, "w")
+    welcome = drive.ask(hello, b"%d" % partition)
+    assert isinstance(welcome, Welcome)
+    drive.ask(Push(welcome.session, 0, 0), b"%d" % partition)
+    assert drive.ask(Finish(welcome.session, 1), b"%d" % partition).kind == "finished"
+
+
+def test_all_attempts_are_told_what_was_complete_before_the_first() -> None:
+    drive = Drive()
+    first = drive.begin(partitions=4).epoch
+    assert welcomed(drive, first, 0) == 0.0
+    complete(drive, first, 1)
+    second = drive.begin(partitions=4, number=1).epoch
+    assert welcomed(drive, first, 2) == 0.25
+    complete(drive, second, 0)
+    complete(drive, second, 1)
+    assert welcomed(drive, second, 3) == 1.5
+    drive.restart(drive.copy())
+    complete(drive, first, 3)
+    complete(drive, second, 2)
+    assert [welcomed(drive, first, p, attempt=2) for p in (0, 2)] == [0.0, 0.25]
+    assert welcomed(drive, second, 3, attempt=2) == 1.5
+    drive.begin(train=1)
+    assert welcomed(drive, drive.begin(train=1).epoch, 0) == 0.0
+
+
+def test_a_lost_answer_is_given_back_by_who_had_it() -> None:
+    drive = Drive()
+    epoch = drive.begin(partitions=2).epoch
+    saved = drive.copy()
+    complete(drive, epoch, 1)
+    assert welcomed(drive, epoch, 0) == 0.5
+    drive.restart(saved)
+    drive.ask(Hello("run", epoch, 0, 1, "w", passes=0.5), b"0/1")
+    assert welcomed(drive, epoch, 0, attempt=2) == 0.5
+
+
+def test_who_cuts_a_partition_differently_does_not_go_on() -> None:
+    drive = Drive()
+    epoch = drive.begin(partitions=2).epoch
+    saved = drive.copy()
+    complete(drive, epoch, 1)
+    assert welcomed(drive, epoch, 0) == 0.5
+    drive.restart(saved)
+    assert welcomed(drive, epoch, 0, attempt=2) == 0.0
+    answer = drive.ask(Hello("run", epoch, 0, 1, "w", passes=0.5), b"0/1")
+    assert answer == Stop(0, "another attempt cuts this partition differently")
+    assert [session.attempt for session in drive.state.sessions] == [2]
+
+
+@pytest.mark.parametrize("passes", [-1.0, 1.5, 1e300, float("nan")])
+def test_what_cannot_have_been_said_is_not_given_back(passes: float) -> None:
+    drive = Drive()
+    epoch = drive.begin(partitions=2).epoch
+    answer = drive.ask(Hello("run", epoch, 0, 1, "w", passes=passes), b"0/1")
+    assert isinstance(answer, Stop)
+    assert welcomed(drive, epoch, 0, attempt=2) == 0.0
 
 
 def test_a_session_of_the_life_before_is_no_session() -> None:
@@ -405,7 +474,7 @@ def test_a_worker_asks_a_restarted_master_for_everything() -> None:
 def test_a_broadcast_tells_of_the_restart() -> None:
     state = active()
     news = Version("run", 2, 3, 0, incarnation=1)
-    assert state.receive(news, 5.0) == [SendToMaster(Hello("run", 0, 2, 7, "w"))]
+    assert state.receive(news, 5.0) == [SendToMaster(Hello("run", 0, 2, 7, "w", passes=0.0))]
     assert state.phase is Phase.JOINING
     assert state.receive(news, 5.0) == []
     assert state.receive(Version("run", 3, 4, 0), 5.0) == [Load(4)]  # late, of the life before

@@ -431,7 +431,7 @@ def test_master_is_lost_while_rejoining_too() -> None:
     state = active()
     state.receive(Rejoin(1), 0.0)
     for now in range(1, 9):
-        assert state.tick(float(now)) == [SendToMaster(HELLO)]
+        assert state.tick(float(now)) == [SendToMaster(replace(HELLO, passes=0.0))]
     state.tick(8.1)
     assert state.phase is Phase.LOST
 
@@ -450,7 +450,7 @@ def test_rejoin_sends_again_what_is_open() -> None:
     state = active()
     first, second = step(state, 1), step(state, 2)
     state.receive(ack(1), 0.0)
-    hello = replace(HELLO, clock=1)
+    hello = replace(HELLO, clock=1, passes=0.0)
     assert state.receive(Rejoin(1), 0.0) == [SendToMaster(hello)]
     assert state.receive(Rejoin(1), 0.0) == []
     assert state.receive(ack(2), 0.0) == []  # of the session that is gone
@@ -466,7 +466,7 @@ def test_rejoin_sends_again_what_is_open() -> None:
 def test_joined_clock_is_stated_when_rejoining() -> None:
     state = active(clock=5, limit=5)
     state.receive(Rejoin(1), 0.0)
-    assert state.tick(HELLO_RETRY_S) == [SendToMaster(replace(HELLO, clock=5))]
+    assert state.tick(HELLO_RETRY_S) == [SendToMaster(replace(HELLO, clock=5, passes=0.0))]
 
 
 def test_fail_is_sent_and_stops() -> None:

@@ -253,6 +253,40 @@ def test_parts_are_no_shorter_than_worth_while(words: int, parts: int) -> None:
     assert len(seen) == parts
 
 
+class Passes(list[Any]):
+    """Sentences that come after so many passes."""
+
+    passes = 0.0
+
+
+@pytest.mark.parametrize(
+    ("passes", "words"), [(0, 120), (1, 180), (1.5, 240), (2.25, 480), (3, 480), (7.5, 480)]
+)
+@pytest.mark.parametrize("growth", [1.0, 1.5, 4.0])
+def test_chunks_grow_as_the_learning_rate_falls(passes: float, words: int, growth: float) -> None:
+    model = built(Word2Vec, alpha=0.05, min_alpha=0.0)
+    assert model.epochs == 3
+    model._do_train_job = lambda job, alpha, memory: None
+    text = Passes(TEXT * 10)
+    text.passes = passes
+    first = next(Embedding(chunk_words=120, max_growth=growth)(model, text))
+    assert first.examples == min(words, 120 * growth)
+
+
+def test_the_learning_rate_may_stay_or_rise() -> None:
+    for alpha, least in ((0.05, 0.05), (0.01, 0.05)):
+        model = built(Word2Vec, alpha=alpha, min_alpha=least)
+        model._do_train_job = lambda job, alpha, memory: None
+        text = Passes(TEXT)
+        text.passes = 2.0
+        assert next(Embedding(chunk_words=120)(model, text)).examples == 120
+
+
+def test_growth_is_no_shrinking() -> None:
+    with pytest.raises(ConfigError, match=r"max_growth is 0\.5; expected a number >= 1"):
+        Embedding(max_growth=0.5)
+
+
 # ---- end to end, in two processes ---------------------------------------------------------------
 
 

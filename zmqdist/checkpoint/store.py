@@ -33,7 +33,7 @@ from zmqdist.wire.apart import join_tree
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Version of the format; others are refused."""
 
 KEEP = 3

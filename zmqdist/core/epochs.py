@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from zmqdist.core.ledger import MAX_PARTITIONS, Key, Ledger, Standing
-from zmqdist.core.messages import Begin, Begun, Fail, Report
+from zmqdist.core.messages import Begin, Begun, Fail, Hello, Report
 from zmqdist.core.plans import Plans, Train
 from zmqdist.core.report import Counts, Epoch, failure
 from zmqdist.core.sessions import Session
@@ -115,6 +115,21 @@ class Epochs:
         if standing is None:
             raise LocalProtocolError(f"{key} belongs to no open epoch")
         return standing
+
+    def cut_alike(self, hello: Hello, standing: Standing) -> bool:
+        """Say by which `passes` a partition is cut into steps, once; whether a worker agrees.
+
+        Who comes back to a master that has lost what it said before says it himself. Another
+        attempt may have come between: of that partition nothing was settled then, and only
+        the one that came first goes on.
+        """
+        if standing.passes is None:
+            train = self.plans.of(hello.epoch)
+            before = 0 if train is None else train.epochs.index(hello.epoch)
+            standing.passes = round(before + self.ledger.share_complete(hello.epoch), 6)
+            if hello.passes is not None and before <= hello.passes <= before + 1:
+                standing.passes = hello.passes
+        return hello.passes in (None, standing.passes)
 
     def fail(self, key: Key, what: str, error: str, traceback: str = "") -> str:
         """Mark an open epoch as failed for good; return the reason for its workers."""

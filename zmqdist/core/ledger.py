@@ -8,6 +8,7 @@ partitions, not with steps.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -52,6 +53,9 @@ class Standing:
         Settled steps that changed nothing; all other settled ones were applied.
     length : int or None
         Number of steps once the partition is complete.
+    passes : float or None
+        See `zmqdist.core.messages.Welcome`; None until a worker comes. A gradient may cut
+        its steps by it, so all attempts have to be told the same.
     """
 
     next: int = 0
@@ -59,6 +63,7 @@ class Standing:
     rejected: set[int] = field(default_factory=set)
     skipped: set[int] = field(default_factory=set)
     length: int | None = None
+    passes: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -95,14 +100,15 @@ class Standing:
             self.next += 1
 
     def state(self) -> list[Any]:
-        """Return a copy as JSON values: [next, ahead, rejected, skipped, length]."""
-        return [self.next, *map(sorted, (self.ahead, self.rejected, self.skipped)), self.length]
+        """Return a copy as JSON values: [next, ahead, rejected, skipped, length, passes]."""
+        sets = map(sorted, (self.ahead, self.rejected, self.skipped))
+        return [self.next, *sets, self.length, self.passes]
 
     @classmethod
     def of_state(cls, saved: list[Any]) -> Standing:
         """Return the standing of which `state` was a copy."""
-        first, ahead, rejected, skipped, length = saved
-        return cls(first, set(ahead), set(rejected), set(skipped), length)
+        first, ahead, rejected, skipped, length, passes = saved
+        return cls(first, set(ahead), set(rejected), set(skipped), length, passes)
 
 
 class Ledger:
@@ -111,6 +117,7 @@ class Ledger:
     def __init__(self) -> None:
         self._epochs: dict[int, list[Standing]] = {}
         self._closed: dict[int, list[Standing]] = {}
+        self._n_complete: Counter[int] = Counter()
         self.next_epoch = 0
 
     def open(self, partitions: int, epoch: int | None = None) -> int:
@@ -132,6 +139,7 @@ class Ledger:
     def forget(self, epoch: int) -> None:
         """Drop the standings of a closed epoch."""
         self._closed.pop(epoch, None)
+        del self._n_complete[epoch]
 
     def closed(self) -> list[int]:
         """Return the closed epochs that may be reopened."""
@@ -151,7 +159,12 @@ class Ledger:
             return False
         if standing.length is None:
             standing.length = max(length, standing.next)
+            self._n_complete[epoch] += 1
         return True
+
+    def share_complete(self, epoch: int) -> float:
+        """Return which share of the partitions of an open epoch is complete, 0 to 1."""
+        return self._n_complete[epoch] / len(self._epochs[epoch])
 
     def missing(self, epoch: int) -> list[int]:
         """Return the partitions of an open epoch that are not complete."""
@@ -177,6 +190,7 @@ class Ledger:
             table.clear()
             for epoch, standings in saved[name]:
                 table[epoch] = [Standing.of_state(standing) for standing in standings]
+                self._n_complete[epoch] = sum(standing.complete for standing in table[epoch])
 
     def check_invariants(self) -> None:
         """Raise AssertionError if a standing contradicts itself (used by the tests)."""
@@ -187,3 +201,7 @@ class Ledger:
                     raise AssertionError(f"{where} has settled steps ahead that are not")
                 if standing.length is not None and standing.next < standing.length:
                     raise AssertionError(f"{where} is complete with a hole")
+                if standing.passes is None and (standing.next or standing.ahead):
+                    raise AssertionError(f"{where} has steps, and nobody knows how they are cut")
+            if self._n_complete[epoch] != len(standings) - len(self.missing(epoch)):
+                raise AssertionError(f"epoch {epoch}: {self._n_complete[epoch]} are complete")

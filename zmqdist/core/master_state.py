@@ -63,8 +63,7 @@ class MasterState:
     run : str
         Random name of the run.
     policy : Policy
-        Decides on updates by their staleness and on who may run ahead. The state
-        works on a copy of its own.
+        Decides on updates by their staleness and on who may run ahead. A copy of it works here.
     schema : dict of str to [dtype, shape]
         The parameters, for `Begun`.
     publish_port : int
@@ -281,6 +280,8 @@ class MasterState:
             return [Send(peer, Stop(0, f"{whose}: epoch {message.epoch}"))]
         if fatal := self.epochs[message.epoch].fatal:
             return [Send(peer, Stop(0, f"{fatal['what']} failed: {fatal['error']}"))]
+        if not self.epochs.cut_alike(message, standing):
+            return [Send(peer, Stop(0, "another attempt cuts this partition differently"))]
         earlier, crowded_out = self.sessions.superseded(message)
         actions = self._close_sessions([*earlier, *crowded_out])
         session = self.sessions.new(peer, message, now)

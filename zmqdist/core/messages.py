@@ -36,7 +36,8 @@ class Hello(Message):
     """A worker asks for a session on one partition of one epoch.
 
     `attempt` names the task attempt (Spark's taskAttemptId), `worker` is for people.
-    `clock` is 0, or after a lost session the clock it had reached.
+    `clock` is 0, or after a lost session the clock it had reached; `passes` is then what the
+    first `Welcome` said.
     """
 
     kind: ClassVar[str] = "hello"
@@ -46,6 +47,7 @@ class Hello(Message):
     attempt: int
     worker: str
     clock: int = 0
+    passes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,9 @@ class Welcome(Message):
     `limit` is the last clock the worker may start (None: no bound), counted from
     `clock`. `lazy_slack`, `synchronous` and `patience` are the policy's: the last is the
     staleness beyond which no update is applied now. `published` is the newest version that
-    workers can hold. Versions are those of `incarnation`.
+    workers can hold. Versions are those of `incarnation`. `passes` is how often the data
+    had been gone through when a worker first came for this partition: a whole number for
+    the epochs before, and the share of the partitions of this one that were complete.
     """
 
     kind: ClassVar[str] = "welcome"
@@ -221,6 +225,7 @@ class Welcome(Message):
     patience: int | None = None
     incarnation: int = 0
     published: int = -1
+    passes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,7 @@ class Sessions:
             patience=self._policy.patience,
             incarnation=self._lineage.incarnation,
             published=published,
+            passes=standing.passes or 0.0,
         )
 
     def close(self, session: Session) -> None:

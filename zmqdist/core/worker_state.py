@@ -319,6 +319,8 @@ class WorkerState:
             return self._say_hello(now)
         first = self.session == 0
         self.session = message.session
+        if first:
+            self.hello = replace(self.hello, passes=message.passes)
         self._enter(Phase.ACTIVE)
         self.lease_s = message.lease_s
         self.clock = max(self.clock, message.clock)

@@ -44,6 +44,9 @@ class Embedding:
     chunk_words : int, optional
         Words between two exchanges; default ``chunk_words(model, 8)``. What the other
         workers train meanwhile, each so many words, is what costs accuracy.
+    max_growth : float, default=4.0
+        Chunks grow as the learning rate falls, to so many times `chunk_words` at most: the
+        product of the two counts. From partition to partition, by `zmqdist.task.Data.passes`.
     tiers : Tiers
         Which rows are exchanged how often.
 
@@ -52,15 +55,27 @@ class Embedding:
     The learning rate falls linearly from ``model.alpha`` to ``model.min_alpha`` over
     ``model.epochs`` passes, as in gensim, by the count of words that all workers have
     done; the master holds it as ``model.words_done``.
+
+    What a worker and the others learn on the same row without knowing of each other is, to
+    first order, what the rate and the words of a chunk multiply to. Zhang et al. [1]_ keep
+    the same product by the other factor: they divide the rate by the staleness.
+
+    References
+    ----------
+    .. [1] W. Zhang, S. Gupta, X. Lian, J. Liu, "Staleness-aware Async-SGD for distributed
+       deep learning", IJCAI 2016, arXiv:1511.05950.
     """
 
     chunk_words: int | None = None
+    max_growth: float = 4.0
     tiers: Tiers = TIERS
 
     def __post_init__(self) -> None:
         size = self.chunk_words
         if size is not None and (not isinstance(size, int) or size < 1):
             raise ConfigError(f"chunk_words is {self.chunk_words!r}; expected an integer >= 1")
+        if not self.max_growth >= 1:
+            raise ConfigError(f"max_growth is {self.max_growth!r}; expected a number >= 1")
 
     def __call__(self, model: Any, sentences: Iterable[Any]) -> Iterator[Update | Within]:
         """Train through a partition; yields after each chunk with its count of words."""
@@ -71,7 +86,8 @@ class Embedding:
             )
         total = model.epochs * model.corpus_total_words
         memory = model._get_thread_working_mem()
-        for chunk, words in _chunks(sentences, self.chunk_words or chunk_words(model, 8)):
+        size = self._size(model, getattr(sentences, "passes", 0.0))
+        for chunk, words in _chunks(sentences, size):
             done = min(1.0, model.words_done / total)
             alpha = max(model.min_alpha, model.alpha - (model.alpha - model.min_alpha) * done)
             # train() would start two threads for each chunk; this is what they run
@@ -80,6 +96,13 @@ class Embedding:
                 if more:
                     yield REFRESH
             yield Update({"words_done": words}, examples=words)
+
+    def _size(self, model: Any, passes: float) -> float:
+        """Return the words of a chunk after so many passes: what the learning rate allows."""
+        share = min(1.0, passes / model.epochs)
+        rate = float(1 - share * (1 - model.min_alpha / model.alpha))  # of the one at first
+        growth = 1 / min(1.0, max(rate, 1 / self.max_growth))
+        return growth * (self.chunk_words or chunk_words(model, 8))
 
 
 def chunk_words(model: Any, workers: int) -> int:
@@ -103,7 +126,7 @@ def chunk_words(model: Any, workers: int) -> int:
     return max(50, others // max(1, workers - 1))
 
 
-def _chunks(sentences: Iterable[Any], size: int) -> Iterator[tuple[list[Any], int]]:
+def _chunks(sentences: Iterable[Any], size: float) -> Iterator[tuple[list[Any], int]]:
     chunk: list[Any] = []
     words = 0
     for sentence in sentences:
