@@ -83,8 +83,8 @@ class Progress:
             if rows is not None and name not in rows:
                 continue
             wanted = changed_rows(known, live) if rows is None else rows[name]
-            choose = rows is None and not last
-            change = RowSparse(*self._cut(name, wanted, live, known, choose, settled), live.shape)
+            whole = None if rows is not None else last
+            change = RowSparse(*self._cut(name, wanted, live, known, whole, settled), live.shape)
             if len(change.rows):
                 update[name] = change
         if not settled:
@@ -97,19 +97,25 @@ class Progress:
         wanted: Rows,
         live: NDArray[Any],
         known: NDArray[Any],
-        choose: bool,
+        last: bool | None,
         settled: bool,
     ) -> tuple[Rows, NDArray[Any]]:
-        """Cut the change of the wanted rows out of the unsent part: those that have one."""
+        """Cut the change of the wanted rows out of the unsent part: those that have one.
+
+        `last` is None for rows that were named. If it is true, all have one, and what
+        rounding leaves is not asked for any more.
+        """
         rows, values = wanted.copy(), np.empty((len(wanted), *live.shape[1:]), live.dtype)
         count = 0
         for _, some in blocks(wanted, live):
             held, change = known.take(some, axis=0), live.take(some, axis=0)
             change -= held
             if self._keep_bits is not None and change.dtype.kind == "f":
-                change = self._rounded(name, some, change, len(live), choose)
-            moved = occupied_rows(change)
-            if not moved.all():
+                if last:
+                    change = bitround(change, self._keep_bits)
+                else:
+                    change = self._rounded(name, some, change, len(live), choose=last is False)
+            if not last and not (moved := occupied_rows(change)).all():
                 some, held, change = some[moved], held[moved], change[moved]
             if settled:
                 live[some] -= change
@@ -122,7 +128,7 @@ class Progress:
         return rows[:count], values[:count]
 
     def _rounded(
-        self, name: str, rows: Rows, change: NDArray[Any], n_rows: int, choose: bool
+        self, name: str, rows: Rows, change: NDArray[Any], n_rows: int, *, choose: bool
     ) -> NDArray[Any]:
         """Round a change; of all rows those become zero that hold a remainder only."""
         keep_bits = self._keep_bits or 0
