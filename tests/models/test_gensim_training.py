@@ -282,9 +282,10 @@ def test_the_learning_rate_may_stay_or_rise() -> None:
         assert next(Embedding(chunk_words=120)(model, text)).examples == 120
 
 
-def test_growth_is_no_shrinking() -> None:
-    with pytest.raises(ConfigError, match=r"max_growth is 0\.5; expected a number >= 1"):
-        Embedding(max_growth=0.5)
+@pytest.mark.parametrize("growth", [0.5, None, "4", float("nan")])
+def test_growth_is_no_shrinking(growth: Any) -> None:
+    with pytest.raises(ConfigError, match=r"max_growth is .*; expected a number >= 1"):
+        Embedding(max_growth=growth)
 
 
 # ---- end to end, in two processes ---------------------------------------------------------------

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zmqdist.errors import ConfigError, ModelError
-from zmqdist.models.tiers import REFRESH, Tiers, Within
+from zmqdist.models.tiers import REFRESH, Refresh, Tiers
 from zmqdist.models.update import Update
 from zmqdist.models.vocabulary import build_vocab
 from zmqdist.staleness import Asynchronous
@@ -74,10 +74,10 @@ class Embedding:
         size = self.chunk_words
         if size is not None and (not isinstance(size, int) or size < 1):
             raise ConfigError(f"chunk_words is {self.chunk_words!r}; expected an integer >= 1")
-        if not self.max_growth >= 1:
+        if not isinstance(self.max_growth, (int, float)) or not self.max_growth >= 1:
             raise ConfigError(f"max_growth is {self.max_growth!r}; expected a number >= 1")
 
-    def __call__(self, model: Any, sentences: Iterable[Any]) -> Iterator[Update | Within]:
+    def __call__(self, model: Any, sentences: Iterable[Any]) -> Iterator[Update | Refresh]:
         """Train through a partition; yields after each chunk with its count of words."""
         if not hasattr(model, "words_done"):
             raise ModelError(

@@ -17,13 +17,13 @@ from zmqdist.wire.rows import RowSparse
 Rows = NDArray[np.intp]
 
 
-class Within(Enum):
+class Refresh(Enum):
     """What a gradient that trains in place may yield within a chunk."""
 
     REFRESH = "refresh"
 
 
-REFRESH: Final = Within.REFRESH
+REFRESH: Final = Refresh.REFRESH
 """Take in what the master has answered meanwhile; the chunk goes on. A gradient that yields
 this does not wait for answers after a chunk, but at the end of the next."""
 
