@@ -157,20 +157,33 @@ def test_what_is_kept_comes_back() -> None:
     assert drive.state.version == 3
 
 
+def join(drive: Drive, epoch: int, partition: int, attempt: int = 1) -> Welcome:
+    welcome = drive.ask(Hello("run", epoch, partition, attempt, "w"), b"%d" % partition)
+    assert isinstance(welcome, Welcome)
+    return welcome
+
+
 def welcomed(drive: Drive, epoch: int, partition: int, attempt: int = 1) -> float:
     """Return the `passes` that an attempt is told."""
-    hello = Hello("run", epoch, partition, attempt, "w")
-    welcome = drive.ask(hello, b"%d/%d" % (partition, attempt))
-    assert isinstance(welcome, Welcome)
-    return welcome.passes
+    return join(drive, epoch, partition, attempt).passes
 
 
 def complete(drive: Drive, epoch: int, partition: int) -> None:
-    hello = Hello("run", epoch, partition, 1, "w")
-    welcome = drive.ask(hello, b"%d" % partition)
-    assert isinstance(welcome, Welcome)
-    drive.ask(Push(welcome.session, 0, 0), b"%d" % partition)
-    assert drive.ask(Finish(welcome.session, 1), b"%d" % partition).kind == "finished"
+    session = join(drive, epoch, partition).session
+    drive.ask(Push(session, 0, 0), b"%d" % partition)
+    assert drive.ask(Finish(session, 1), b"%d" % partition).kind == "finished"
+
+
+@pytest.fixture
+def forgetful() -> tuple[Drive, int]:
+    """A master that told an attempt at partition 0 of half a pass, and lost that."""
+    drive = Drive()
+    epoch = drive.begin(partitions=2).epoch
+    saved = drive.copy()
+    complete(drive, epoch, 1)
+    assert welcomed(drive, epoch, 0) == 0.5
+    drive.restart(saved)
+    return drive, epoch
 
 
 def test_all_attempts_are_told_what_was_complete_before_the_first() -> None:
@@ -192,24 +205,14 @@ def test_all_attempts_are_told_what_was_complete_before_the_first() -> None:
     assert welcomed(drive, drive.begin(train=1).epoch, 0) == 0.0
 
 
-def test_a_lost_answer_is_given_back_by_who_had_it() -> None:
-    drive = Drive()
-    epoch = drive.begin(partitions=2).epoch
-    saved = drive.copy()
-    complete(drive, epoch, 1)
-    assert welcomed(drive, epoch, 0) == 0.5
-    drive.restart(saved)
+def test_a_lost_answer_is_given_back_by_who_had_it(forgetful: tuple[Drive, int]) -> None:
+    drive, epoch = forgetful
     drive.ask(Hello("run", epoch, 0, 1, "w", passes=0.5), b"0/1")
     assert welcomed(drive, epoch, 0, attempt=2) == 0.5
 
 
-def test_who_cuts_a_partition_differently_does_not_go_on() -> None:
-    drive = Drive()
-    epoch = drive.begin(partitions=2).epoch
-    saved = drive.copy()
-    complete(drive, epoch, 1)
-    assert welcomed(drive, epoch, 0) == 0.5
-    drive.restart(saved)
+def test_who_cuts_a_partition_differently_does_not_go_on(forgetful: tuple[Drive, int]) -> None:
+    drive, epoch = forgetful
     assert welcomed(drive, epoch, 0, attempt=2) == 0.0
     answer = drive.ask(Hello("run", epoch, 0, 1, "w", passes=0.5), b"0/1")
     assert answer == Stop(0, "another attempt cuts this partition differently")

@@ -13,6 +13,7 @@ from zmqdist.models import parameters_of
 from zmqdist.models.delta import add
 from zmqdist.models.progress import Progress
 from zmqdist.models.snapshot import Snapshot
+from zmqdist.wire.bitround import bitround
 from zmqdist.wire.rows import RowSparse
 
 N = 5
@@ -260,6 +261,18 @@ def test_a_remainder_waits_for_a_new_change() -> None:
     model["w"][1] += 1
     assert list(progress.take(None, 3)["w"].rows) == [1]
     assert list(progress.take(None, 4, last=True)["w"].rows) == [1]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_all_changes_are_rounded_and_only_of_rows_that_have_one(last: bool) -> None:
+    model = {"w": np.ones((600, 100), np.float32)}  # more than one block
+    progress = new_progress(model, keep_bits=4)
+    change = np.random.default_rng(3).normal(size=(300, 100)).astype(np.float32)
+    model["w"][::2] += change
+    sent = progress.take(None, 0, last=last)["w"]
+    assert list(sent.rows) == list(range(0, 600, 2))
+    np.testing.assert_array_equal(sent.values, bitround(sent.values, 4))
+    np.testing.assert_allclose(sent.values, change, rtol=2.0**-5, atol=1e-6)
 
 
 def test_a_row_without_progress_stays_known_to_the_bit() -> None:

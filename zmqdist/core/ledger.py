@@ -186,6 +186,7 @@ class Ledger:
     def load_state(self, saved: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self.next_epoch = saved["next_epoch"]
+        self._n_complete.clear()
         for name, table in (("open", self._epochs), ("closed", self._closed)):
             table.clear()
             for epoch, standings in saved[name]:
