@@ -40,7 +40,7 @@ from zmqdist.core.messages import (
 )
 from zmqdist.core.pacing import Pacing
 from zmqdist.core.report import MAX_FAILURES
-from zmqdist.errors import ConfigError, LocalProtocolError
+from zmqdist.errors import LocalProtocolError
 from zmqdist.staleness import Asynchronous, BoundedStaleness, Policy, StaleSynchronous
 
 LEASE_S = 8.0
@@ -50,7 +50,9 @@ DRIVER = b"driver"
 class Bench:
     """A `MasterState` and short ways to talk to it; updates are applied at once."""
 
-    def __init__(self, policy: Policy | None = None, partitions: int = 3, every: int = 1) -> None:
+    def __init__(
+        self, policy: Policy | None = None, partitions: int = 3, every: int | None = 1
+    ) -> None:
         pacing = Pacing(every=every)
         self.policy = policy or Asynchronous()
         self.state = MasterState(
@@ -559,34 +561,16 @@ def test_lazy_pull_gets_the_newest(benches: list[Bench]) -> None:
     assert bench.ask(pull) == [Publish(), SendSnapshot(b"peer", pull)]
 
 
-@pytest.mark.parametrize(
-    ("pacing", "due"),
-    [
-        (Pacing(every=1), [(1, 0, 0.0), (2, 1, 0.0)]),
-        (Pacing(every=3), [(3, 0, 0.0), (4, 1, 9.0), (3, -1, 0.0)]),
-        (Pacing(interval_s=2.0), [(1, 0, 12.0), (9, 0, 12.0)]),
-        (Pacing(every=3, interval_s=2.0), [(3, 0, 12.0)]),
-        (Pacing(), [(1, 0, 12.0), (1, -1, 12.0)]),  # from 10.0 to 10.5: three times that later
-    ],
-    ids=lambda value: str(vars(value)) if isinstance(value, Pacing) else None,
-)
-def test_pacing_due(pacing: Pacing, due: list[tuple[int, int, float]]) -> None:
-    pacing.was_published(10.0, 10.5)
-    for version, published, now in due:
-        assert pacing.due(version, published, now)
-        assert not pacing.due(version - 1, version - 1, now)
-        if pacing.every is not None:
-            assert not pacing.due(version - 1, published, now)
-        if now == 12.0:
-            assert not pacing.due(version, published, 11.99)
-
-
-@pytest.mark.parametrize(
-    "options", [{"every": 0}, {"every": -1}, {"interval_s": -0.1}, {"bytes_per_s": 0.0}]
-)
-def test_bad_pacing_is_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ConfigError):
-        Pacing(**options)
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_round_goes_by_the_workers_that_are_here(benches: list[Bench], count: int) -> None:
+    bench = Bench(every=None)
+    benches.append(bench)
+    sessions = [bench.join(partition).session for partition in range(count)]
+    bench.state.was_published(0.0, 1.0)
+    for partition, session in enumerate(sessions):
+        assert not bench.state.publish_due(10.0)
+        bench.ask(Push(session, 0, 0), f"{partition}/1".encode())
+    assert bench.state.publish_due(10.0)
 
 
 def test_what_cannot_be_applied_as_it_is_is_sent_back(benches: list[Bench]) -> None:
@@ -602,13 +586,3 @@ def test_what_cannot_be_applied_as_it_is_is_sent_back(benches: list[Bench]) -> N
     totals = bench.state.totals
     assert (totals.requeued, totals.rejected_tau, totals.applied) == (1, 1, 1)
     assert bench.answer(Push(session, 1, 1, 2)).outcome == "applied"
-
-
-def test_what_was_sent_is_paid_for_before_the_next_version() -> None:
-    pacing = Pacing(every=1, bytes_per_s=1_000.0)
-    assert pacing.due(1, 0, 10.0)
-    pacing.sent(500, 10.0)
-    pacing.sent(1_500, 11.0)  # the first is paid for: nothing is left of the time between
-    assert pacing.due_in_s(2, 1, 11.0) == 1.5
-    assert pacing.due_in_s(1, 1, 11.0) is None  # nothing new
-    assert pacing.due(2, 1, 12.5)

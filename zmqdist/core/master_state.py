@@ -47,7 +47,7 @@ from zmqdist.core.messages import (
     Status,
     Stop,
 )
-from zmqdist.core.pacing import Pacing
+from zmqdist.core.pacing import Pacing, per_round
 from zmqdist.core.report import Counts
 from zmqdist.core.saving import Saving
 from zmqdist.core.sessions import Session, Sessions
@@ -244,7 +244,7 @@ class MasterState:
     def was_published(self, started: float, ended: float) -> None:
         """Note that the snapshot is the current version; it took from start to end."""
         self.published = self.version
-        self.pacing.was_published(started, ended)
+        self.pacing.was_published(started, ended, per_round(self.policy, len(self.sessions)))
 
     def start_over(self) -> None:
         """Begin another life: the model was changed, and no version says so."""

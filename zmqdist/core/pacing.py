@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from zmqdist.core.staleness import Policy
 from zmqdist.errors import ConfigError
 
 SHARE = 0.25
 """Largest part of the time of the master's threads that adaptive publishing may take."""
+
+EARLY_SHARE = 0.05
+"""The same while some workers have not sent anything new since the version before."""
 
 PLAIN_BYTES_PER_S, CURVE_BYTES_PER_S = 3e9, 4e8
 """What a master's I/O thread sends, to all receivers together: measured over loopback, see
@@ -30,8 +34,10 @@ class Pacing:
     -----
     With neither, the pace follows the cost: after a publication that took c seconds, until
     it had left, the next waits 3 c, so that publishing takes at most a quarter of the master's
-    time, and of its I/O thread's, which updates come through too. A small model goes out with
-    nearly every version, a large one as often as it can without starving the updates.
+    time, and of its I/O thread's, which updates come through too. A version that brings less than
+    one update of each worker waits 19 c: each worker reads once for each of its own updates, and
+    has to decode what comes in between as well. So a small model goes out with nearly every
+    version while workers compute, a large one as often as it can without starving the updates.
     """
 
     def __init__(
@@ -50,7 +56,8 @@ class Pacing:
         self._paid_at = float("-inf")
         self.every = every
         self.interval_s = interval_s
-        self.not_before = float("-inf")
+        self.not_before = self._early_from = float("-inf")
+        self._round = 1.0
 
     def due(self, version: int, published: int, now: float) -> bool:
         """Whether `version` should go out at time `now`."""
@@ -58,18 +65,26 @@ class Pacing:
 
     def due_in_s(self, version: int, published: int, now: float) -> float | None:
         """Return the seconds until `version` should go out; None while too few are new."""
-        if version - max(published, 0) < (self.every or 1):
+        if (new := version - max(published, 0)) < (self.every or 1):
             return None
-        return max(0.0, self.not_before - now, self._paid_at - now)
+        not_before = self.not_before if new >= self._round else self._early_from
+        return max(0.0, not_before - now, self._paid_at - now)
 
     def sent(self, size_bytes: int, now: float) -> None:
         """Take note of what leaves the master, to all its receivers together."""
         if self.bytes_per_s is not None:
             self._paid_at = max(self._paid_at, now) + size_bytes / self.bytes_per_s
 
-    def was_published(self, started: float, ended: float) -> None:
-        """Take note of a publication and what it cost."""
+    def was_published(self, started: float, ended: float, versions: float = 1.0) -> None:
+        """Take note of a publication and what it cost; a round is so many versions."""
         if self.interval_s is not None:
             self.not_before = started + self.interval_s
         elif self.every is None:
-            self.not_before = ended + (ended - started) * (1 / SHARE - 1)
+            cost_s, self._round = ended - started, versions
+            self.not_before = ended + cost_s * (1 / SHARE - 1)
+            self._early_from = ended + cost_s * (1 / EARLY_SHARE - 1)
+
+
+def per_round(policy: Policy, workers: int) -> float:
+    """Return how many versions a round brings: one update of each worker."""
+    return workers / max(1, policy.flush_size(workers)) if workers else 0.0

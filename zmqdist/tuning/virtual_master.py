@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from zmqdist.core.pacing import Pacing
+from zmqdist.core.pacing import Pacing, per_round
 from zmqdist.core.staleness import Arrival, Policy, Verdict
 from zmqdist.tuning.agenda import Agenda, Call
 from zmqdist.tuning.cluster import FREE, Cluster
@@ -363,7 +363,7 @@ class VirtualMaster:
         model = None if self._learner is None else self._learner.snapshot(self.version)
         self.publications.add(Held(self.version, self._slowest, model), done)
         self.publications.forget(self._agenda.now)
-        self._pacing.was_published(now, done)
+        self._pacing.was_published(now, done, per_round(self.policy, len(self._sessions)))
         self._free_at = max(self._free_at, done)
         if self.awaiting:
             for worker in list(self.awaiting.values()):
