@@ -70,6 +70,7 @@ class ThreadEngine:
         self._workers = workers or 2
         self._attempts = 0
         self.partitions = len(data)
+        self.at_once = min(self._workers, len(data))
 
     def run(self, job: Job, missing: list[int]) -> list[Summary]:
         first = self._attempts

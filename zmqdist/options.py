@@ -178,6 +178,10 @@ class TrainOptions:
     train: int = 0
     resume: bool = False
 
+    def replica_among(self, workers: int) -> str:
+        """Return `replica` for so many workers: one alone has nobody to share with."""
+        return "private" if self.replica == "auto" and workers == 1 else self.replica
+
     @property
     def steps(self) -> str:
         """How the data is cut into steps: what a resumed `train()` must not change."""

@@ -225,7 +225,7 @@ class Training:
                 keys=keys,
                 codec=options.codec,
                 max_in_flight=options.max_in_flight,
-                replica=options.replica,
+                replica=options.replica_among(self._engine.at_once),
                 batch_size=options.batch_size,
                 tiers=options.tiers,
                 connect_s=max(CONNECT_S, begun.lease_s if self.plan and self.plan.saves else 0),

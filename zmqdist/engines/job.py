@@ -40,9 +40,18 @@ class Job:
 
 
 class Engine(Protocol):
-    """Where partitions run."""
+    """Where partitions run.
+
+    Attributes
+    ----------
+    partitions : int
+        How many there are.
+    at_once : int
+        How many may run at the same time.
+    """
 
     partitions: int
+    at_once: int
 
     def run(self, job: Job, missing: list[int]) -> list[Summary]:
         """Run these partitions; returns when all tasks have ended.

@@ -67,7 +67,8 @@ class LocalEngine:
         self._data = partitions
         self.partitions = len(partitions)
         count = workers if workers is not None else os.cpu_count() or 1
-        self._workers = [_Process() for _ in range(min(count, len(partitions)))]
+        self.at_once = min(count, len(partitions))
+        self._workers = [_Process() for _ in range(self.at_once)]
         self._attempts = 0
         self._lock = threading.Lock()
         self._cancelled = False
