@@ -40,7 +40,7 @@ class UpdateCoder:
         self._feedback = None if rounding is None else Feedback(rounding)
         self._link = Link()
         free = self._lossless == "auto" and not isinstance(rounding, BitRound) and not tiers
-        self._choice = Choice(self._link) if free else None
+        self._choice = Choice() if free else None
         self._settled: deque[tuple[int, bool]] = deque()
         self._left: dict[int, tuple[int, float] | None] = {}
         self._travel_s = 0.0
@@ -58,7 +58,7 @@ class UpdateCoder:
             update = self._feedback.round(step, update)
         if self._choice is None:
             return encode_tree(update, self._lossless, self.memory)
-        codec, started = self._choice.next(), time.monotonic()
+        codec, started = self._choice.next(self._link.bytes_per_s), time.monotonic()
         encoded = encode_tree(update, codec, self.memory)
         seconds = time.monotonic() - started
         self._choice.took(codec, encoded.decoded_bytes, encoded.encoded_bytes, seconds)

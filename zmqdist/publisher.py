@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from zmqdist.core.actions import SendSnapshot
+from zmqdist.core.link import Choice, slowest
 from zmqdist.core.master_state import MasterState
 from zmqdist.core.messages import Version
 from zmqdist.errors import RemoteProtocolError
@@ -66,6 +67,8 @@ class Publisher:
         self._sockets = sockets
         self._codec = codec
         self._memory = Memory()
+        free = codec == "auto" and state.pacing.bytes_per_s is None
+        self._choice = Choice() if free else None
         self._max_pull_bytes = max_pull_bytes
         self._link_bytes_per_s = link_bytes_per_s
         self._answered: dict[tuple[int, int, int], tuple[Encoded, int]] = {}
@@ -110,7 +113,7 @@ class Publisher:
         self._state.totals.max_row_norm = self._norms.largest
         sent_bytes = 0
         if (count := self._sockets.subscribers) and base >= 0:
-            encoded = self._encoded(tree)
+            encoded = self._for_links(tree)
             frames = self._frames(base, encoded, receivers=count)
             self._sockets.publish(self._state.run.encode(), frames)
             sent_bytes = count * encoded.encoded_bytes
@@ -161,6 +164,17 @@ class Publisher:
                 tree, end = self._snapshot.piece(start, PIECE_BYTES)
             self._answered[asked] = self._encoded(tree), end
         return self._answered[asked]
+
+    def _for_links(self, tree: dict[str, Any]) -> Encoded:
+        """Encode a broadcast; nothing is compressed while copying is faster on all links."""
+        if self._choice is None:
+            return self._encoded(tree)
+        codec = self._choice.next(slowest(session.link for session in self._state.sessions))
+        started = time.monotonic()
+        encoded = encode_tree(tree, codec, self._memory, given=True)
+        seconds = time.monotonic() - started
+        self._choice.took(codec, encoded.decoded_bytes, encoded.encoded_bytes, seconds)
+        return encoded
 
     def _encoded(self, tree: dict[str, Any]) -> Encoded:
         return encode_tree(tree, self._codec, self._memory, given=True)

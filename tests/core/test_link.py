@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from zmqdist.core.link import AUTO, RAW, SAMPLES, SMALL_BYTES, TRY_AGAIN, Choice, Link
+from zmqdist.core.link import (
+    AUTO,
+    DECODING,
+    RAW,
+    SAMPLES,
+    SMALL_BYTES,
+    TRY_AGAIN,
+    Choice,
+    Link,
+    slowest,
+)
 
 MB = 1 << 20
 
 
-def choice(link_mb_s: float, auto_mb_s: float, left: float, raw_mb_s: float = 4000.0) -> Choice:
-    link = Link()
-    link.moved(MB, 1 / link_mb_s)
-    made = Choice(link)
+def choice(auto_mb_s: float, left: float, raw_mb_s: float = 4000.0) -> Choice:
+    made = Choice()
     made.took(AUTO, MB, int(left * MB), 1 / auto_mb_s)
     made.took(RAW, MB, MB, 1 / raw_mb_s)
     return made
@@ -24,29 +32,28 @@ def choice(link_mb_s: float, auto_mb_s: float, left: float, raw_mb_s: float = 40
         (100.0, 500.0, 0.5, AUTO),  # a network of 1 Gbit/s
         (1800.0, 500.0, 0.5, RAW),  # loopback
         (1800.0, 500.0, 0.01, RAW),
-        (400.0, 500.0, 0.01, AUTO),
+        (400.0, 500.0, 0.01, RAW),  # to undo it counts as well
+        (250.0, 500.0, 0.01, AUTO),
         (1.0, 500.0, 0.99, AUTO),
-        (300.0, 4000.0, 1.0, AUTO),  # "auto" copies what does not shrink: no difference
+        (300.0, 4000.0, 1.0, RAW),  # "auto" copies what does not shrink: no difference
     ],
 )
 def test_the_cheaper_way_is_chosen(
     link_mb_s: float, auto_mb_s: float, left: float, expected: str
 ) -> None:
-    assert choice(link_mb_s, auto_mb_s, left).next() == expected
+    assert choice(auto_mb_s, left).next(link_mb_s * MB) == expected
 
 
 def test_the_rule_turns_where_it_says() -> None:
-    """Compressing at c bytes/s to r of the size pays below a link of (1 - r) / (1/c - 1/k)."""
-    turn = (1 - 0.5) / (1 / 500 - 1 / 4000)
-    assert choice(turn * 0.99, 500.0, 0.5).next() == AUTO
-    assert choice(turn * 1.01, 500.0, 0.5).next() == RAW
+    """Compressing at c bytes/s to r of the size pays below (1 - r) / (1.75/c - 1/k) bytes/s."""
+    turn = (1 - 0.5) / ((1 + DECODING) / 500 - 1 / 4000)
+    assert choice(500.0, 0.5).next(turn * 0.99 * MB) == AUTO
+    assert choice(500.0, 0.5).next(turn * 1.01 * MB) == RAW
 
 
 def test_nothing_known_compresses() -> None:
-    link = Link()
-    assert Choice(link).next() == AUTO
-    link.moved(MB, 1e-9)
-    assert Choice(link).next() == AUTO
+    assert choice(500.0, 0.5).next(None) == AUTO
+    assert Choice().next(1e15) == AUTO
 
 
 def test_the_fastest_of_the_last_transfers_counts() -> None:
@@ -63,18 +70,38 @@ def test_the_fastest_of_the_last_transfers_counts() -> None:
     assert link.bytes_per_s == MB
 
 
+def test_the_master_goes_by_the_smaller_of_the_updates_that_may_be_meant() -> None:
+    link = Link()
+    link.told(MB, 1e-9)  # of none before it
+    assert link.bytes_per_s is None
+    link.told(4 * MB, 0.5)
+    assert link.bytes_per_s == 2 * MB
+    link.told(MB, 0.25)  # of the first or the second
+    assert link.bytes_per_s == 4 * MB
+    link.told(MB, 0.0)  # nothing was answered meanwhile
+    assert link.bytes_per_s == 4 * MB
+
+
+def test_the_slowest_link_counts_of_those_that_are_known() -> None:
+    links = [Link(), Link(), Link()]
+    assert slowest(links) is None
+    links[0].moved(MB, 0.5)
+    links[2].moved(MB, 0.25)
+    assert slowest(links) == 2 * MB
+
+
 def test_compressing_is_tried_again_and_may_pay_now() -> None:
-    made = choice(1800.0, 500.0, 0.5)
-    assert [made.next() for _ in range(TRY_AGAIN)] == [RAW] * TRY_AGAIN
-    assert made.next() == AUTO
-    assert made.next() == RAW
+    made, speed = choice(500.0, 0.5), 1800.0 * MB
+    assert [made.next(speed) for _ in range(TRY_AGAIN)] == [RAW] * TRY_AGAIN
+    assert made.next(speed) == AUTO
+    assert made.next(speed) == RAW
     for _ in range(40):
         made.took(AUTO, MB, MB // 100, 1 / 5000)
-    assert made.next() == AUTO
+    assert made.next(speed) == AUTO
 
 
 def test_small_updates_say_nothing() -> None:
-    made = choice(1800.0, 500.0, 0.5)
+    made = choice(500.0, 0.5)
     for _ in range(40):
         made.took(AUTO, SMALL_BYTES - 1, 0, 0.0)
-    assert made.next() == RAW
+    assert made.next(1800.0 * MB) == RAW

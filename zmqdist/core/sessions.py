@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zmqdist.core.ledger import Standing
 from zmqdist.core.lineage import Lineage
+from zmqdist.core.link import Link
 from zmqdist.core.messages import Hello, Welcome
 from zmqdist.core.staleness import Policy
 
@@ -23,7 +24,8 @@ class Session:
 
     `clock` counts the steps answered to the worker, from the slowest worker's clock
     when it joined; `limit` is the last clock that it may start, `need` the oldest
-    version that it may start on; `closed` says that the worker is gone.
+    version that it may start on; `closed` says that the worker is gone; `link` is the
+    worker's.
     """
 
     number: int
@@ -37,6 +39,7 @@ class Session:
     limit: int | None = None
     need: int = 0
     closed: bool = False
+    link: Link = field(default_factory=Link, compare=False, repr=False)
 
 
 class Sessions:
