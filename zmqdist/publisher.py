@@ -113,7 +113,7 @@ class Publisher:
         self._state.totals.max_row_norm = self._norms.largest
         sent_bytes = 0
         if (count := self._sockets.subscribers) and base >= 0:
-            encoded = self._for_links(tree)
+            encoded = self._for_links(tree, count)
             frames = self._frames(base, encoded, receivers=count)
             self._sockets.publish(self._state.run.encode(), frames)
             sent_bytes = count * encoded.encoded_bytes
@@ -165,11 +165,15 @@ class Publisher:
             self._answered[asked] = self._encoded(tree), end
         return self._answered[asked]
 
-    def _for_links(self, tree: dict[str, Any]) -> Encoded:
-        """Encode a broadcast; nothing is compressed while copying is faster on all links."""
+    def _for_links(self, tree: dict[str, Any], receivers: int) -> Encoded:
+        """Encode a broadcast, compressed unless it is there sooner if it is only copied.
+
+        It leaves for one receiver after the other; links count as fast as the slowest.
+        """
         if self._choice is None:
             return self._encoded(tree)
-        codec = self._choice.next(slowest(session.link for session in self._state.sessions))
+        speed = slowest(session.link for session in self._state.sessions)
+        codec = self._choice.next(None if speed is None else speed / receivers)
         started = time.monotonic()
         encoded = encode_tree(tree, codec, self._memory, given=True)
         seconds = time.monotonic() - started

@@ -33,7 +33,7 @@ class RddEngine:
         self._context: SparkContext = rdd.context
         self._group = ""
         self.partitions: int = rdd.getNumPartitions()
-        self.at_once = self.partitions  # if there are cores enough, some of them on one host
+        self.at_once = self.partitions  # if Spark has the cores
         if not self.partitions:
             raise ConfigError("the RDD is empty: it has no partitions; check the input path")
 
