@@ -108,15 +108,6 @@ def test_a_published_version_is_on_its_way_to_the_receiver() -> None:
     assert state.want(9.0) == [], "each wait begins anew"
 
 
-def test_a_version_that_is_not_made_yet_will_come_to_the_receiver() -> None:
-    state = sharer()
-    push(state, 0)
-    state.receive(ack(0, need=5, version=4, published=4), 1.0)
-    assert not state.may_start()
-    assert state.want(1.0) == []
-    assert state.want(1.0 + PATIENCE_S) == [pull(3, 5)]
-
-
 def test_a_version_that_is_not_published_is_asked_for() -> None:
     state = sharer()
     push(state, 0)

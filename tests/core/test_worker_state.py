@@ -27,7 +27,6 @@ from zmqdist.core.messages import (
     Welcome,
 )
 from zmqdist.core.pacing import Pacing
-from zmqdist.core.sharing import PATIENCE_S
 from zmqdist.core.worker_actions import Forget, Load, SendToMaster, SendUpdate, Subscribe
 from zmqdist.core.worker_state import (
     BEATS_PER_LEASE,
@@ -296,20 +295,6 @@ def test_who_hears_no_broadcast_yet_asks_for_what_is_published() -> None:
     assert state.receive(Version("run", 5, 6, 0), 0.0) == [Load(6)]  # nobody asked for it
     state.receive(ack(2, published=9), 0.0)
     assert state.may_start()  # what is published comes by itself
-
-
-@pytest.mark.parametrize(("hears", "version", "asks"), [(1, 4, 0), (1, 5, 1), (0, 3, 1)])
-def test_a_version_that_is_not_made_yet_is_waited_for(hears: int, version: int, asks: int) -> None:
-    state = active()
-    if hears:
-        state.receive(Version("run", 3, 4, 0), 0.0)
-    step(state, 1)
-    state.receive(ack(1, need=5, version=version, published=3 + hears), 0.0)
-    assert not state.may_start()
-    pull = SendToMaster(Pull(1, 3 + hears, 5))
-    assert state.want(0.0) == [pull][:asks]
-    assert state.want(PATIENCE_S - 0.01) == []
-    assert state.want(PATIENCE_S) == [pull][asks:], "as the broadcast may be lost"
 
 
 def test_lost_pull_is_repeated() -> None:

@@ -66,12 +66,8 @@ class Holding:
         """Ask for a version on which a step of this clock may be computed."""
         if not self.session or self.asking or self.enough(clock):
             return []
-        need, others = self.fresh.need, not self._sharing.receives
-        if need > self.fresh.newest:  # the master has not made it: to ask brings nothing
-            comes = others or self._hears
-        else:
-            comes = others and need <= max(self._published, 0)
-        return [] if comes and self._sharing.patient(now) else self.pull(now)
+        published = self.fresh.need <= max(self._published, 0)
+        return [] if self._sharing.patient(published=published, now=now) else self.pull(now)
 
     def ask(self, part: int, now: float) -> list[Action]:
         """Ask for the newest values of a part; nothing while that is under way already."""

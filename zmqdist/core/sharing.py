@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PATIENCE_S = 1.0
-"""How long a version that is on its way may take before who waits asks for it, in seconds."""
+"""How long a published version may take to arrive in a shared replica, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +70,17 @@ class Sharing:
         self.receives |= begins
         return begins
 
-    def patient(self, now: float) -> bool:
-        """Whether a worker waits on for a version that is on its way to who receives.
+    def patient(self, *, published: bool, now: float) -> bool:
+        """Whether a worker that waits for a version leaves asking for it to the receiver.
 
         Parameters
         ----------
+        published : bool
+            The version was published, so that it is on its way to the receiver.
         now : float
             Clock reading, in seconds.
         """
-        if not (self.receives or self._shared):
+        if self.receives or not self._shared or not published:
             return False
         if self._waits_since is None or self._asking:
             self._waits_since = now
