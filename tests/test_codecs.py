@@ -9,6 +9,7 @@ import pytest
 
 from tests.support import ThreadEngine
 from zmqdist import RowSparse, ZmqDist, api
+from zmqdist.core.link import SMALL_BYTES, slowest
 from zmqdist.errors import ConfigError, UpdateError
 from zmqdist.models.tiers import Tiers
 from zmqdist.staleness import BoundedStaleness
@@ -84,3 +85,23 @@ def test_tiers_round_in_their_own_way() -> None:
 def test_another_name_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match="codec is 'bitround:99'"):
         ZmqDist(model(), codec="bitround:99")
+
+
+def test_the_master_learns_how_fast_the_links_are() -> None:
+    """From the times in updates, as large as these; versions go by it."""
+    speeds = []
+
+    def large(model: Any, items: Any) -> Any:
+        noise = np.random.default_rng(0).normal(size=SMALL_BYTES // 8)  # does not shrink
+        for _ in items:
+            yield {"w": noise}
+
+    def descent(model: Any, update: Any) -> None:
+        assert dd._master is not None
+        speeds.append(slowest(session.link for session in dd._master.state.sessions))
+
+    with ZmqDist({"w": np.zeros(SMALL_BYTES // 8)}) as dd:
+        dd.train([range(STEPS)], large, descent)
+    assert speeds[0] is None
+    assert speeds[-1] is not None
+    assert speeds[-1] > 0

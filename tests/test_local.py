@@ -15,6 +15,7 @@ import pytest
 
 from tests.support import Running, free_port
 from zmqdist import DeepDist, RowSparse, Update, ZmqDist
+from zmqdist.engines.local import LocalEngine
 from zmqdist.errors import AddressInUse, ConfigError
 from zmqdist.options import MasterOptions
 from zmqdist.result import TrainResult
@@ -426,3 +427,8 @@ def test_a_cap_on_what_versions_take() -> None:
         published[cap] = result.bytes_published_decoded
     assert published[1.0] < 2 * 80_000  # the model that it began with takes a day
     assert published[None] > published[1.0]
+
+
+@pytest.mark.parametrize(("partitions", "workers", "at_once"), [(3, 1, 1), (1, 4, 1), (3, 2, 2)])
+def test_how_many_may_run_at_once(partitions: int, workers: int, at_once: int) -> None:
+    assert LocalEngine([[0]] * partitions, workers).at_once == at_once

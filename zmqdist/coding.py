@@ -1,4 +1,4 @@
-"""How a worker's updates become frames: rounded if wanted, and compressed where it pays."""
+"""How updates become frames: rounded if wanted, and, as versions are, compressed where it pays."""
 
 from __future__ import annotations
 
@@ -11,6 +11,23 @@ from zmqdist.models.feedback import Feedback
 from zmqdist.wire.codec import Memory
 from zmqdist.wire.lossy import BitRound, parse_codec
 from zmqdist.wire.tree import Encoded, encode_tree
+
+
+def encode_for(
+    speed: float | None, choice: Choice, tree: Any, memory: Memory, *, given: bool = False
+) -> Encoded:
+    """Encode as `choice` has it for so many bytes per second, and tell it what that took.
+
+    Raises
+    ------
+    UpdateError
+        As by `encode_tree`.
+    """
+    codec, started = choice.next(speed), time.monotonic()
+    encoded = encode_tree(tree, codec, memory, given=given)
+    seconds = time.monotonic() - started
+    choice.took(codec, encoded.decoded_bytes, encoded.encoded_bytes, seconds)
+    return encoded
 
 
 class UpdateCoder:
@@ -58,11 +75,7 @@ class UpdateCoder:
             update = self._feedback.round(step, update)
         if self._choice is None:
             return encode_tree(update, self._lossless, self.memory)
-        codec, started = self._choice.next(self._link.bytes_per_s), time.monotonic()
-        encoded = encode_tree(update, codec, self.memory)
-        seconds = time.monotonic() - started
-        self._choice.took(codec, encoded.decoded_bytes, encoded.encoded_bytes, seconds)
-        return encoded
+        return encode_for(self._link.bytes_per_s, self._choice, update, self.memory)
 
     def sent(self, step: int, encoded: Encoded) -> None:
         """Note that an update leaves; one that leaves twice says nothing of the link."""

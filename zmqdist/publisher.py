@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from zmqdist.coding import encode_for
 from zmqdist.core.actions import SendSnapshot
-from zmqdist.core.link import Choice, slowest
+from zmqdist.core.link import SMALL_BYTES, Choice, slowest
 from zmqdist.core.master_state import MasterState
 from zmqdist.core.messages import Version
 from zmqdist.errors import RemoteProtocolError
@@ -68,7 +69,7 @@ class Publisher:
         self._codec = codec
         self._memory = Memory()
         free = codec == "auto" and state.pacing.bytes_per_s is None
-        self._choice = Choice() if free else None
+        self._choice = Choice() if free and model_bytes >= SMALL_BYTES else None
         self._max_pull_bytes = max_pull_bytes
         self._link_bytes_per_s = link_bytes_per_s
         self._answered: dict[tuple[int, int, int], tuple[Encoded, int]] = {}
@@ -173,12 +174,8 @@ class Publisher:
         if self._choice is None:
             return self._encoded(tree)
         speed = slowest(session.link for session in self._state.sessions)
-        codec = self._choice.next(None if speed is None else speed / receivers)
-        started = time.monotonic()
-        encoded = encode_tree(tree, codec, self._memory, given=True)
-        seconds = time.monotonic() - started
-        self._choice.took(codec, encoded.decoded_bytes, encoded.encoded_bytes, seconds)
-        return encoded
+        speed = None if speed is None else speed / receivers
+        return encode_for(speed, self._choice, tree, self._memory, given=True)
 
     def _encoded(self, tree: dict[str, Any]) -> Encoded:
         return encode_tree(tree, self._codec, self._memory, given=True)

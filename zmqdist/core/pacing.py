@@ -9,7 +9,7 @@ SHARE = 0.25
 """Largest part of the time of the master's threads that adaptive publishing may take."""
 
 EARLY_SHARE = 0.05
-"""The same while some workers have not sent anything new since the version before."""
+"""The same while fewer versions are new than the workers make with one update each."""
 
 PLAIN_BYTES_PER_S, CURVE_BYTES_PER_S = 3e9, 4e8
 """What a master's I/O thread sends, to all receivers together: measured over loopback, see
