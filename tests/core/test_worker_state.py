@@ -600,3 +600,15 @@ def test_a_synchronous_worker_joins_at_the_version_that_the_others_wait_with() -
     assert not state.may_start()
     state.receive(Version("run", 7, 8, 0), 0.0)
     assert state.may_start()
+
+
+def test_a_synchronous_worker_that_lost_its_session_does_not_wait_for_its_old_round() -> None:
+    """What it left behind stands for nobody: the master waits for an update of the new session."""
+    state = active(version=7, synchronous=True)
+    step(state, 1)
+    state.receive(ack(1, need=8, version=7, published=7), 0.0)
+    assert not state.may_start()
+    state.receive(Rejoin(1), 1.0)
+    state.receive(replace(WELCOME, session=2, version=7, next=2, clock=1, synchronous=True), 1.0)
+    assert state.may_start()
+    step(state, 2)

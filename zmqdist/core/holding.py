@@ -125,8 +125,10 @@ class Holding:
             self._published, self._pulled_at = -1, None
         self.fresh.lazy_slack = message.lazy_slack
         self.fresh.heard_of(message.version, message.patience)
-        if message.synchronous:  # each version is waited for by who was here when it was made
-            self.fresh.need = max(self.fresh.need, message.version)
+        if message.synchronous:
+            # Each version is waited for by who was here when it was made. No longer for that of
+            # a session before: the master waits for an update of this one, for the same round.
+            self.fresh.need = message.version
         self._published = max(self._published, message.published)
         self._at_least(message.published, newest=newest)
         anew, receives = first or restarted, self._sharing.receives
