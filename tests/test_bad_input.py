@@ -31,7 +31,7 @@ from zmqdist.errors import (
     UpdateError,
 )
 from zmqdist.merge import Adasum, Mean, TouchedMean
-from zmqdist.models.tiers import Tiers
+from zmqdist.models.tiers import REFRESH, Tiers
 from zmqdist.net.security import ClientKeys, KeyPair, MasterKeys, write_key_files
 from zmqdist.staleness import (
     Asynchronous,
@@ -154,6 +154,12 @@ class TestUpdates:
         with ZmqDist(model()) as dd:
             with pytest.raises(GradientError, match=r"UpdateError: .*expected a count and a dict"):
                 dd.train([[1]], gradient)
+            check_usable(dd)
+
+    def test_refresh_without_tiers(self) -> None:
+        with ZmqDist(model()) as dd:
+            with pytest.raises(ConfigError, match=r"yielded REFRESH.* pass tiers=Tiers\(\.\.\.\)"):
+                dd.train(PARTITIONS, lambda model, data: iter([REFRESH]))
             check_usable(dd)
 
     def test_generator_with_batch_size(self) -> None:

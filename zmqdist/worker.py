@@ -18,6 +18,7 @@ from zmqdist.errors import ConfigError, Stopped
 from zmqdist.exchange import InPlaceConnection
 from zmqdist.in_place import InPlace
 from zmqdist.models.base import Parameters, parameters_of
+from zmqdist.models.tiers import REFRESH
 from zmqdist.models.update import as_update
 from zmqdist.shared import SharedConnection
 from zmqdist.staleness.abandon import Watch
@@ -198,6 +199,11 @@ class _Updates(Task):
         if begun is None:
             self.summary.replayed += 1
             return
+        if update is REFRESH:
+            raise ConfigError(
+                "gradient yielded REFRESH, which is for one that trains its model in place; pass "
+                "tiers=Tiers(...) to train(), or yield updates only"
+            )
         base, clock = begun
         alive = self.link.in_flight()
         self._kept = {s: kept for s, kept in self._kept.items() if s in alive}

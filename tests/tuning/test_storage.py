@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,4 +132,31 @@ def test_a_transaction_is_whole_or_nothing(tmp_path: Path) -> None:
         storage.finish(1, number, TrialState.COMPLETE, 1.0, {"fact": object()}, None)
     (trial,) = storage.trials(1)
     assert (trial.state, trial.value) == (TrialState.RUNNING, None)
+    storage.close()
+
+
+@pytest.mark.parametrize("statement", ["PRAGMA synchronous", "BEGIN", "UPDATE", "COMMIT"])
+def test_ctrl_c_at_any_point_leaves_no_transaction(tmp_path: Path, statement: str) -> None:
+    """Python raises KeyboardInterrupt once the statement that it came during is done."""
+
+    class Interrupted(sqlite3.Connection):
+        def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+            cursor = super().execute(sql, *arguments)
+            if sql.startswith(statement):
+                raise KeyboardInterrupt
+            return cursor
+
+    path = tmp_path / "s.db"
+    storage = Storage(path)
+    storage.create_study("s", {})
+    number = storage.add_trial(1, TrialState.RUNNING, {})
+    whole = storage._db
+    storage._db = sqlite3.connect(path, isolation_level=None, factory=Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        storage.finish(1, number, TrialState.COMPLETE, 1.0, {}, None)
+    storage._db, broken = whole, storage._db
+    done = statement == "COMMIT"
+    assert storage.finish(1, number, TrialState.FAIL, None, {}, None) is not done
+    assert not broken.in_transaction
+    broken.close()
     storage.close()

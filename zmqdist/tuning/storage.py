@@ -187,13 +187,14 @@ class Storage:
     def _change(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """Make one transaction; a durable one is on the disk when this ends."""
         self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        try:  # Ctrl-C comes at any point, also as soon as the transaction has begun
+            self._db.execute("BEGIN IMMEDIATE")
             yield self._db
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     # ---- studies ---------------------------------------------------------------------------
 
