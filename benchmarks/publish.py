@@ -25,7 +25,8 @@ import zmq
 from benchmarks import _raw
 from benchmarks._harness import Case
 from zmqdist import RowSparse
-from zmqdist.connection import Assignment, Connection
+from zmqdist.assignment import Assignment
+from zmqdist.connection import Connection
 from zmqdist.driver import Driver
 from zmqdist.master import Master
 from zmqdist.models.base import parameters_of

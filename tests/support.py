@@ -17,7 +17,7 @@ from typing import Any
 
 import zmq
 
-from zmqdist.connection import Assignment
+from zmqdist.assignment import Assignment
 from zmqdist.core.headers import from_header
 from zmqdist.core.messages import PROTOCOL
 from zmqdist.driver import Driver

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import Running, epoch, eventually, free_port, serving, work
 from zmqdist import RowSparse, Update, ZmqDist
-from zmqdist.connection import Assignment
+from zmqdist.assignment import Assignment
 from zmqdist.driver import Driver
 from zmqdist.engines.reach import whereabouts
 from zmqdist.errors import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -19,7 +20,17 @@ from zmqdist.engines.local import LocalEngine
 from zmqdist.errors import AddressInUse, ConfigError
 from zmqdist.options import MasterOptions
 from zmqdist.result import TrainResult
-from zmqdist.staleness import Asynchronous, BoundedStaleness, StaleSynchronous
+from zmqdist.staleness import (
+    APPLY,
+    REQUEUE,
+    Arrival,
+    Asynchronous,
+    BoundedStaleness,
+    Composed,
+    Decision,
+    Policy,
+    StaleSynchronous,
+)
 
 PARTITIONS = [list(range(7)), list(range(5)), list(range(8))]
 ITEMS = 20
@@ -51,6 +62,60 @@ def together(model: Any, items: Any) -> Any:
         if item == 2:
             threading.Event().wait(0.005)
         yield {"who": item}
+
+
+def counting(items: Any) -> dict[str, Any]:
+    return {"counts": np.bincount(items, minlength=20)}
+
+
+def each(model: Any, items: Any) -> Any:
+    for item in items:
+        yield counting([item])
+
+
+def in_batches(model: Any, items: Any) -> Any:
+    while batch := list(itertools.islice(items, 3)):
+        yield counting(batch)
+
+
+def reading_all_first(model: Any, items: Any) -> Any:
+    table = np.array([[item, item] for item in items])
+    for begin in range(0, len(table), 3):
+        yield counting(table[begin : begin + 3, 0])
+
+
+def looking_ahead(model: Any, items: Any) -> Any:
+    held = next(items)
+    for item in itertools.chain(items, [None]):
+        yield counting([held])
+        held = item
+
+
+def behind_a_first_line(model: Any, items: Any) -> Any:
+    first = next(items)
+    if first not in (0, 9):
+        raise ValueError(f"a partition that begins with {first}")
+    yield counting([first])
+    for item in items:
+        yield counting([item])
+
+
+def all_at_once(model: Any, items: Any) -> Any:
+    return counting(list(items))
+
+
+READERS = [each, in_batches, reading_all_first, looking_ahead, behind_a_first_line, all_at_once]
+
+
+class EverySecondComesBack(Policy):
+    """Whatever its staleness."""
+
+    def __init__(self) -> None:
+        self._came = 0
+
+    def decide(self, update: Arrival) -> Decision:
+        self._came += 1
+        return REQUEUE if self._came % 2 else APPLY
 
 
 def check_count(dd: ZmqDist, result: TrainResult, count: int, so_far: int | None = None) -> None:
@@ -157,6 +222,26 @@ class TestCounting:
         assert dd.model["n"] == result.applied == result.version
         assert result.requeued == 0
         assert set(result.staleness) == {0}
+
+    @pytest.mark.parametrize("gradient", READERS, ids=lambda gradient: gradient.__name__)
+    def test_what_comes_back_is_computed_from_what_it_was_computed_from(
+        self, gradient: Any
+    ) -> None:
+        """Or its partition is run again: each item counts once, however a gradient reads."""
+        with ZmqDist({"counts": np.zeros(20, int)}, staleness=EverySecondComesBack()) as dd:
+            result = dd.train([range(9), range(9, 20)], gradient)
+            assert dd.model["counts"].tolist() == [1] * 20
+        assert result.requeued > 1
+        assert result.rejected == result.skipped == 0
+
+    @pytest.mark.parametrize("slack", [0, 2])
+    def test_a_gate_counts_what_is_sent(self, slack: int) -> None:
+        """The last turn of a generator sends nothing, nor what cannot be computed again."""
+        policy = Composed(StaleSynchronous(slack), BoundedStaleness(0, "requeue"))
+        with ZmqDist({"counts": np.zeros(20, int)}, staleness=policy) as dd:
+            training = Running(lambda: dd.train([range(9), range(9, 20)], looking_ahead))
+            assert training.join(60).requeued >= 0
+            assert dd.model["counts"].tolist() == [1] * 20
 
     @pytest.mark.parametrize("slack", [0, 2])
     def test_stale_synchronous_keeps_the_pace(self, slack: int) -> None:

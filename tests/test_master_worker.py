@@ -508,7 +508,7 @@ class TestKeys:
     def test_no_repr_shows_a_key(self) -> None:
         pair, other = KeyPair.generate(), KeyPair.generate()
         client, server = ClientKeys(pair, other.public), MasterKeys(other, pair.public)
-        from zmqdist.connection import Assignment
+        from zmqdist.assignment import Assignment
         from zmqdist.engines.job import Job
         from zmqdist.options import MasterOptions
 

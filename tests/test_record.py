@@ -18,7 +18,7 @@ import pytest
 from tests.support import Peer, epoch, eventually, serving
 from tests.test_docs import table, ticked
 from zmqdist import RowSparse, Update, ZmqDist, read_record
-from zmqdist.connection import Assignment
+from zmqdist.assignment import Assignment
 from zmqdist.core.messages import Push
 from zmqdist.errors import ConfigError
 from zmqdist.record import COLUMNS, HEAD, Record

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from numpy.typing import NDArray
 
-from zmqdist.connection import Assignment, Connection
+from zmqdist.assignment import Assignment
+from zmqdist.connection import Connection
 from zmqdist.core.lineage import Point
 from zmqdist.core.worker_actions import Action, Forget, Load, SendPull
 from zmqdist.models.base import Parameters

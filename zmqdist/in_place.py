@@ -57,7 +57,7 @@ class InPlace(Task):
             self._take_in(progress)
             last, learning = said is END, not ranking.known and chunk <= LEARNING
             tier = None if last or learning else ranking.tier(chunk)
-            update, examples = self._yielded(said), source.take_read()[0]
+            update, examples = self._yielded(said), source.take_read().n_items
             changes = self._exchange(progress, ranking, tier, update, clock, examples, last)
             if learning:
                 ranking.saw(changes)
@@ -129,6 +129,7 @@ class InPlace(Task):
         settled = self.link.settled(step)
         changes = progress.take(rows, step, settled=settled, last=last)
         if settled:
+            self.link.cancel()
             self.summary.replayed += 1
             return changes
         update = Update(

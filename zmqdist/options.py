@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zmqdist.connection import REPLICAS
+from zmqdist.assignment import REPLICAS
 from zmqdist.core.pacing import Pacing
 from zmqdist.core.staleness import Policy
 from zmqdist.errors import ConfigError

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import time
 
-from zmqdist.connection import Assignment, Connection
+from zmqdist.assignment import Assignment
+from zmqdist.connection import Connection
 from zmqdist.core.lineage import Point
 from zmqdist.core.messages import Version
 from zmqdist.core.phases import Wait

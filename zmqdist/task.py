@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from zmqdist.connection import Connection
 from zmqdist.core.lineage import Point
@@ -37,6 +37,23 @@ class Summary:
     stopped: str = ""
 
 
+class Read(NamedTuple):
+    """What a gradient has read for one update.
+
+    Attributes
+    ----------
+    n_items : int
+    items : list or None
+        None if there are more than `KEEP_ITEMS`.
+    ended : bool
+        Whether it asked for more than there was.
+    """
+
+    n_items: int
+    items: list[Any] | None
+    ended: bool
+
+
 class Data(Iterator[Any]):
     """The partition's iterator; remembers what was read since the last update.
 
@@ -52,20 +69,25 @@ class Data(Iterator[Any]):
         self._items = iter(items)
         self.passes = passes
         self._read: list[Any] = []
-        self.count = 0
+        self._count, self._ended = 0, False
 
     def __next__(self) -> Any:
-        item = next(self._items)
-        self.count += 1
-        if self.count <= KEEP_ITEMS:
+        try:
+            item = next(self._items)
+        except StopIteration:
+            self._ended = True
+            raise
+        self._count += 1
+        if self._count <= KEEP_ITEMS:
             self._read.append(item)
         return item
 
-    def take_read(self) -> tuple[int, list[Any] | None]:
-        """Return how many items were read since the last call, and the items if kept."""
-        count, read = self.count, self._read
-        self.count, self._read = 0, []
-        return count, read if count <= KEEP_ITEMS else None
+    def take_read(self) -> Read:
+        """Return what was read since the last call."""
+        kept = self._read if self._count <= KEEP_ITEMS else None
+        read = Read(self._count, kept, self._ended)
+        self._read, self._count, self._ended = [], 0, False
+        return read
 
 
 @dataclass
@@ -129,13 +151,17 @@ class Task:
             self.link.fail(step, "update", str(error), "")
             raise UpdateError(where, partition=self.summary.partition, step=step) from error
 
+    def timed(self, compute: Callable[[], Any]) -> Any:
+        """Run the user's code; its time goes with the next update."""
+        started = time.monotonic()
+        result = compute()
+        self._computed_s += time.monotonic() - started
+        return result
+
     def call(self, step: int, compute: Callable[[], Any]) -> Any:
         """Run the user's code; what it raises is reported with partition and step."""
-        started = time.monotonic()
         try:
-            result = compute()
-            self._computed_s += time.monotonic() - started
-            return result
+            return self.timed(compute)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             trace = traceback.format_exc()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from zmqdist.connection import CONNECT_S, Assignment
+from zmqdist.assignment import CONNECT_S, Assignment
 from zmqdist.core.messages import Begun, Report
 from zmqdist.driver import Driver
 from zmqdist.engines import Engine, Job

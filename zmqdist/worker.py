@@ -8,11 +8,13 @@ must hold the same data at each attempt.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from zmqdist.connection import Assignment, Connection
+from zmqdist.assignment import Assignment
+from zmqdist.connection import Connection
 from zmqdist.core.lineage import Point
 from zmqdist.errors import ConfigError, Stopped
 from zmqdist.exchange import InPlaceConnection
@@ -22,7 +24,9 @@ from zmqdist.models.tiers import REFRESH
 from zmqdist.models.update import as_update
 from zmqdist.shared import SharedConnection
 from zmqdist.staleness.abandon import Watch
-from zmqdist.task import END, Data, Gradient, Summary, Task
+from zmqdist.task import END, Data, Gradient, Read, Summary, Task
+
+log = logging.getLogger(__name__)
 
 _Begun = tuple[Point, int]  # base and clock
 
@@ -102,7 +106,7 @@ def _kind(assignment: Assignment) -> type[Connection]:
 class _Updates(Task):
     """Runs a gradient that returns updates, or yields them."""
 
-    _kept: dict[int, list[Any]] = field(default_factory=dict)
+    _kept: dict[int, Read] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._watch = Watch(self.link.too_stale)
@@ -113,7 +117,7 @@ class _Updates(Task):
             self.summary.steps = step + 1
             if self.link.settled(step):
                 continue
-            self._compute(step, batch)
+            self._compute(step, Read(len(batch), batch, ended=False))
             self._compute_requeued(self._compute)
         self._settle_all(self._compute)
 
@@ -126,7 +130,7 @@ class _Updates(Task):
             self._run_yields(result, source, begun)
             return
         self.summary.steps = 1
-        self._send(0, begun, result, *source.take_read())
+        self._send(0, begun, result, source.take_read())
         self._settle_all(self._compute_again)
 
     def _run_yields(self, updates: Iterator[Any], source: Data, begun: _Begun | None) -> None:
@@ -140,9 +144,11 @@ class _Updates(Task):
                 begun = self._begin(step)
             update = self.call(step, lambda: next(updates, END))
             if update is END:
+                if begun is not None:
+                    self.link.cancel()
                 break
             self.summary.steps = step + 1
-            self._send(step, begun, update, *source.take_read())
+            self._send(step, begun, update, source.take_read())
             self._compute_requeued(self._compute_again)
         self._settle_all(self._compute_again)
 
@@ -160,42 +166,46 @@ class _Updates(Task):
         self._watch.begin()
         return begun
 
-    def call(self, step: int, compute: Callable[[], Any]) -> Any:
+    def timed(self, compute: Callable[[], Any]) -> Any:
         """Run the user's code, which may ask whether it is too stale."""
         with self._watch.watching():
-            return super().call(step, compute)
+            return super().timed(compute)
 
-    def _compute(self, step: int, batch: list[Any]) -> None:
+    def _compute(self, step: int, batch: Read) -> None:
         """Compute a step from its batch."""
         begun = self._start()
-        update = self.call(step, lambda: self.gradient(self.parameters.model, batch))
+        update = self.call(step, lambda: self.gradient(self.parameters.model, batch.items))
         if isinstance(update, Iterator):
             raise ConfigError(
                 "gradient returned a generator although batch_size= is given; return one update "
                 "per batch, or leave batch_size out and yield"
             )
-        self._send(step, begun, update, len(batch), batch)
+        self._send(step, begun, update, batch)
 
-    def _compute_again(self, step: int, items: list[Any]) -> None:
+    def _compute_again(self, step: int, read: Read) -> None:
         """Compute a step anew from the items that its gradient had read.
 
-        If the gradient does not read them all for one update, its updates depend on
-        more than what it read since the last: the step stays open, and the partition
-        is run again after this one.
+        If it does not read these as it did, or fails on them, its updates depend on more than
+        what it read since the last: the step stays open, and the partition is run again.
         """
         begun = self._start()
-        source = Data(items, self.link.passes)
-        update = self.call(step, lambda: self.gradient(self.parameters.model, source))
-        if isinstance(update, Iterator):
-            updates = update
-            update = self.call(step, lambda: next(updates, None))
-        count, read = source.take_read()
-        if count == len(items):
-            self._send(step, begun, update, count, read)
+        source = Data(read.items or [], self.link.passes)
+        try:
+            update = self.timed(lambda: self._first(source))
+        except Exception as error:  # the run of the whole partition raises it again, if it is one
+            log.info("step %d cannot be computed again from its own items: %r", step, error)
+            return self.link.cancel()
+        again = source.take_read()
+        if (again.n_items, again.ended) != (read.n_items, read.ended):
+            return self.link.cancel()
+        self._send(step, begun, update, read)
 
-    def _send(
-        self, step: int, begun: _Begun | None, update: Any, count: int, items: list[Any] | None
-    ) -> None:
+    def _first(self, source: Data) -> Any:
+        """Return what the gradient returns, or first yields."""
+        made = self.gradient(self.parameters.model, source)
+        return next(made, None) if isinstance(made, Iterator) else made
+
+    def _send(self, step: int, begun: _Begun | None, update: Any, read: Read) -> None:
         if begun is None:
             self.summary.replayed += 1
             return
@@ -207,19 +217,18 @@ class _Updates(Task):
         base, clock = begun
         alive = self.link.in_flight()
         self._kept = {s: kept for s, kept in self._kept.items() if s in alive}
-        if items is not None:
-            self._kept[step] = items
+        if read.items:  # what was read earlier, or is too much, is read by a new run only
+            self._kept[step] = read
         result = as_update(update)
         abandoned = self._watch.told or (not result.empty and self._watch.too_stale())
-        self.push(step, base, clock, result, count, abandoned=abandoned)
+        self.push(step, base, clock, result, read.n_items, abandoned=abandoned)
 
-    def _compute_requeued(self, compute: Callable[[int, list[Any]], None]) -> None:
+    def _compute_requeued(self, compute: Callable[[int, Read], None]) -> None:
         while (step := self.link.take_requeued()) is not None:
-            items = self._kept.pop(step, None)
-            if items is not None:
-                compute(step, items)
+            if (read := self._kept.pop(step, None)) is not None:
+                compute(step, read)
 
-    def _settle_all(self, compute: Callable[[int, list[Any]], None]) -> None:
+    def _settle_all(self, compute: Callable[[int, Read], None]) -> None:
         """Wait until nothing is under way, computing again what comes back."""
         while self.link.in_flight():
             self.link.wait_for_acks()

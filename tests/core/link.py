@@ -65,6 +65,7 @@ class Worker:
     kept: set[int] = field(default_factory=set)
     replica: list[Point] = field(default_factory=lambda: [NOTHING] * PIECES)
     started: list[tuple[int, int]] = field(default_factory=list)
+    ended: bool = False
     finishing: bool = False
     subscribed: bool = False
     shared: bool = False
@@ -98,6 +99,8 @@ class Worker:
             return True
         if (step := self._next()) is not None:
             return self._start(step)
+        if not self.ended:
+            return self._look_for_more()
         if not (self.state.unacknowledged or self.state.requeued or self.finishing):
             self.finishing = True
             self.perform(self.state.finish(self.link.steps, self.link.now))
@@ -130,6 +133,17 @@ class Worker:
         self.computing = Push(
             0, step, base, clock, examples=1, empty=empty, incarnation=incarnation
         )
+        return True
+
+    def _look_for_more(self) -> bool:
+        """Ask the gradient for one more update, of which there is none."""
+        if not self.state.may_start():
+            self.perform(self.state.want(self.link.now))
+            return False
+        clock, _ = self.state.start()
+        self.state.cancel()
+        assert self.state.clock == clock
+        self.ended = True
         return True
 
     def receive(self, message: Message) -> None:

@@ -45,7 +45,7 @@ POLICIES: list[Policy] = [
     Asynchronous(),
     *(BoundedStaleness(n, how) for n in (0, 2) for how in ("reject", "requeue", "scale")),
     *(StaleSynchronous(n, how) for n in (0, 2) for how in ("eager", "lazy")),
-    GatedRequeue(1),
+    *(GatedRequeue(n) for n in (0, 1)),
     SoftSync(1, timeout_s=3.0),
     SoftSync(2, timeout_s=3.0),
     *(DynamicStaleSynchronous(0, 2, how) for how in ("eager", "lazy")),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from zmqdist import ZmqDist
-from zmqdist.connection import Assignment
+from zmqdist.assignment import Assignment
 from zmqdist.driver import Driver
 from zmqdist.engines.job import Job
 from zmqdist.errors import ConfigError, MasterUnreachable

@@ -18,7 +18,7 @@ import pytest
 from tests.sharing.elsewhere import Elsewhere
 from tests.support import ThreadEngine, epoch, eventually, serving
 from zmqdist import ZmqDist, api
-from zmqdist.connection import SHARE_BYTES, Assignment
+from zmqdist.assignment import SHARE_BYTES, Assignment
 from zmqdist.errors import ConfigError
 from zmqdist.master import Master
 from zmqdist.sharing import segment

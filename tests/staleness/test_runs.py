@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import Peer, Running, epoch, eventually, serving, work
 from zmqdist import ZmqDist, in_halves
-from zmqdist.connection import Assignment
+from zmqdist.assignment import Assignment
 from zmqdist.core.messages import Push
 from zmqdist.errors import ConfigError
 from zmqdist.models.tiers import Tiers

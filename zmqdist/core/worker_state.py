@@ -164,6 +164,10 @@ class WorkerState:
         self.clock += 1
         return self.clock - 1, read
 
+    def cancel(self) -> None:
+        """Undo the last `start`: nothing is sent of that step, so nothing answers its clock."""
+        self.clock -= 1
+
     @property
     def unacknowledged(self) -> dict[int, Push]:
         """Updates that were pushed and have no answer, by step."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from zmqdist.connection import Assignment
+from zmqdist.assignment import Assignment
 from zmqdist.models.structure import load_structure
 from zmqdist.task import Summary
 from zmqdist.worker import run_partition
