@@ -310,7 +310,7 @@ class Master:
     def _apply(self, action: Apply, received: Received) -> None:
         policy = self.state.policy
         action.session.link.told(sum(map(len, received.frames)), action.push.travel_s)
-        base = self._publisher.moved_since(action.push.base) if policy.needs.base else None
+        base = self._publisher.moved_since(action.push.point) if policy.needs.base else None
         if base is None and policy.needs.base:
             answers = self.state.sent_back(action)
             self._record.answered(action.push, answers, self.state.sessions)

@@ -43,8 +43,13 @@ class Outgoing:
         return pack(push, encoded)
 
     def forget(self, step: int, *, applied: bool) -> None:
-        """Drop an update that has arrived; its memory serves the next ones."""
+        """Drop an update that has arrived; its memory serves the next ones.
+
+        Not that of a step that was ever sent again: a copy may still be under way, and the
+        answer to one copy cannot be told from that to another, or to what was computed anew.
+        """
         self.coder.settle(step, applied=applied)
-        encoded, sent = self._encoded.pop(step, None), self._sent.pop(step, 0)
-        if encoded is not None and sent == 1:  # what was sent again may still be under way
+        encoded = self._encoded.pop(step, None)
+        if encoded is not None and self._sent[step] == 1:
+            del self._sent[step]
             self.coder.memory.pool.give(encoded.frames)

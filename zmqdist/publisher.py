@@ -12,6 +12,7 @@ import numpy as np
 
 from zmqdist.coding import encode_for
 from zmqdist.core.actions import SendSnapshot
+from zmqdist.core.lineage import Point
 from zmqdist.core.link import SMALL_BYTES, Choice, slowest
 from zmqdist.core.master_state import MasterState
 from zmqdist.core.messages import Version
@@ -122,10 +123,15 @@ class Publisher:
         self._state.totals.publish_s += ended - started
         self._state.was_published(started, ended + sent_bytes / self._link_bytes_per_s)
 
-    def moved_since(self, base: int) -> Moved | None:
-        """Return how the model has moved since a version; None if that is not remembered."""
+    def moved_since(self, base: Point) -> Moved | None:
+        """Return how the model has moved since a version; None if that is not remembered.
+
+        Nothing is of an earlier life, whose version of that number was another model.
+        """
         versions = self._snapshot.versions
-        return None if versions is None else versions.since(base, self._parameters.arrays())
+        if versions is None or base.incarnation != self._state.lineage.incarnation:
+            return None
+        return versions.since(base.version, self._parameters.arrays())
 
     def answer(self, action: SendSnapshot, received: Received) -> None:
         """Answer a pull; one of a part names the rows it wants.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from zmqdist.core.actions import Send
 from zmqdist.core.budgets import BURST, EARNED, MAX_PEERS, PER_S, Budgets
 from zmqdist.core.ledger import MAX_AHEAD
@@ -19,8 +21,9 @@ from zmqdist.core.messages import (
 )
 from zmqdist.core.notices import BURST as LINES
 from zmqdist.core.notices import INTERVAL_S, Notices
-from zmqdist.core.sessions import MAX_ATTEMPTS_AT_ONCE
+from zmqdist.core.sessions import MAX_ATTEMPTS_AT_ONCE, MAX_TOLD
 from zmqdist.staleness import BoundedStaleness
+from zmqdist.wire.frames import pack
 
 
 def test_a_few_lines_pass_and_the_rest_is_counted() -> None:
@@ -95,3 +98,14 @@ def test_a_step_out_of_reach_is_refused() -> None:
         messages = [a.message for a in answers if isinstance(a, Send)]
         assert any(isinstance(m, Ack) for m in messages) is taken
         assert any(isinstance(m, Refused) for m in messages) is not taken
+
+
+def test_a_welcome_fits_into_a_header_however_much_is_settled_beyond_an_open_step() -> None:
+    state = MasterState("run", BoundedStaleness(8), schema={})
+    state.receive(b"driver", Begin(1), 0.0)
+    state.ledger.standing(0, 0).ahead.update(range(1, MAX_AHEAD))
+    (answer,) = state.receive(b"peer", Hello("run", 0, 0, 1, "w"), 0.0)
+    assert isinstance(answer, Send)
+    assert isinstance(answer.message, Welcome)
+    assert answer.message.ahead == list(range(1, MAX_TOLD + 1))
+    pack(replace(answer.message, ahead=[2**62] * MAX_TOLD))

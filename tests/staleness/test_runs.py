@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,6 +116,28 @@ def test_a_correction_that_overflows_is_refused() -> None:
             peer.raw(*pack(Push(session, 1, 0), encode_tree({"w": np.full(3, 1e10, np.float32)})))
             assert "NaN or infinite" in peer.answer("stop")["reason"]
             np.testing.assert_array_equal(model["w"], 1)
+
+
+@pytest.mark.parametrize("policy", [DelayCompensated(lr=1.0), GapAware()], ids=repr)
+def test_what_was_computed_in_the_life_before_is_sent_back(policy: Policy, tmp_path: Path) -> None:
+    """A worker's updates come before its question, so that nothing is published yet."""
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    zeros, one = {"w": np.zeros(3)}, {"w": np.ones(3)}
+    with serving(zeros, policy=policy, checkpoint=first) as master, epoch(master) as there:
+        saving = master.state.saving
+        eventually(lambda: saving.saved == saving.changes == 1, "the first checkpoint")
+        shutil.copytree(first, copy)
+    model = {"w": np.zeros(3)}
+    with serving(model, policy=policy, checkpoint=copy, resume=True) as master:
+        with Peer(master.address) as peer:
+            session = hello(peer, there)
+            assert master.state.published == -1
+            for life in (0, 1):
+                assert push(peer, session, 0, 0, one, incarnation=life)["outcome"] == "requeue"
+            assert pull(peer, session, 0) == 0
+            assert push(peer, session, 0, 0, one)["outcome"] == "requeue"  # of the life before
+            assert push(peer, session, 0, 0, one, incarnation=1)["outcome"] == "applied"
+    np.testing.assert_array_equal(model["w"], np.ones(3))
 
 
 # ---- versions made of one update of each worker -----------------------------------

@@ -98,3 +98,13 @@ def test_a_buffer_that_was_sent_twice_is_left_alone() -> None:
         again, before = outgoing.encode(step, {"w": noise}).frames[0], frames[0][0]
         assert (where(again) == where(before)) == (sends == 1)
         assert len(outgoing.frames(Push(1, step, 0))) == 1  # it is forgotten
+
+
+def test_what_is_computed_again_after_two_copies_is_left_alone() -> None:
+    """The answer to the second copy may be taken for that to the new update, still under way."""
+    outgoing, noise = Outgoing(UpdateCoder("raw")), np.random.default_rng(0).random(N)
+    for sends in (2, 1):
+        outgoing.keep(0, outgoing.encode(0, {"w": noise}))
+        frames = [outgoing.frames(Push(1, 0, 0))[1:] for _ in range(sends)]
+        outgoing.forget(0, applied=False)
+    assert where(outgoing.encode(1, {"w": noise}).frames[0]) != where(frames[0][0])

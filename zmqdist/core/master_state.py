@@ -25,7 +25,7 @@ from zmqdist.core.driver_side import DriverSide
 from zmqdist.core.epochs import Epochs
 from zmqdist.core.judge import Judge
 from zmqdist.core.ledger import Key, Outcome
-from zmqdist.core.lineage import Lineage, Point
+from zmqdist.core.lineage import Lineage
 from zmqdist.core.messages import (
     Ack,
     Begin,
@@ -297,7 +297,7 @@ class MasterState:
     def _push(self, session: Session, message: Push, now: float) -> list[Action]:
         key = Key(session.epoch, session.partition, message.step)
         standing = self.epochs.standing(key)
-        tau = self.lineage.distance(self.version, Point(message.incarnation, message.base))
+        tau = self.lineage.distance(self.version, message.point)
         if tau is None or not standing.within_reach(message.step):
             self.totals.refused += 1
             reason = f"push of step {message.step} on version {message.base}; at {self.version}"

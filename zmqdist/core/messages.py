@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from zmqdist.core.lineage import Point
+
 REQUEUED = "requeue"
 """As `Ack.outcome`, beside those of `zmqdist.core.ledger.Outcome`: compute the step again."""
 
@@ -85,6 +87,11 @@ class Push(Message):
     half_dot: float | None = None
     half_sq: float | None = None
     incarnation: int = 0
+
+    @property
+    def point(self) -> Point:
+        """What it was computed on."""
+        return Point(self.incarnation, self.base)
 
 
 @dataclass(frozen=True, slots=True)

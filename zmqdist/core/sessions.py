@@ -14,6 +14,10 @@ from zmqdist.core.staleness import Policy
 NUMBER_BITS = 32
 """Low bits of a session's number that count the sessions of one incarnation."""
 
+MAX_TOLD = 50_000
+"""Settled steps beyond the first open one that a worker is told of: a header has to hold them.
+What it sends again for want of that is a duplicate."""
+
 MAX_ATTEMPTS_AT_ONCE = 16
 """Sessions of one partition at once: attempts, speculative copies, zombies."""
 
@@ -113,7 +117,7 @@ class Sessions:
             version=version,
             publish_port=publish_port,
             next=standing.next,
-            ahead=sorted(standing.ahead),
+            ahead=sorted(standing.ahead)[:MAX_TOLD],
             complete=standing.complete,
             clock=session.clock,
             limit=session.limit,

@@ -88,7 +88,7 @@ class Versions:
     def since(self, base: int, live: Mapping[str, NDArray[Any]]) -> Moved | None:
         """Return how the model, now `live`, has moved since a version; None if forgotten."""
         oldest = self._log[0].base if self._log else self._newest
-        return Moved(self, base, live) if base >= oldest else None
+        return Moved(self, base, live) if 0 <= oldest <= base else None
 
     def step(self, name: str) -> float:
         """Return the running root mean square of an array's change by one version."""
