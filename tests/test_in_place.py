@@ -47,7 +47,9 @@ class Table:
         self.rows = np.zeros((ROWS, 3), np.float32)
         self.bias = np.zeros(4, np.float32)
         self.whole = np.zeros((), np.float64)
+        self.known = np.arange(2 * ROWS).reshape(ROWS, 2) % 3 == 0
         self.items = 0
+        self.total = 0.0
 
 
 def learn(model: Table, items: Any) -> Iterator[Any]:
@@ -55,7 +57,8 @@ def learn(model: Table, items: Any) -> Iterator[Any]:
     for count, item in enumerate(items, 1):
         model.rows[item] += [1, 0.25, -0.5]
         model.bias[item % 4] += 0.125
-        model.whole += 0.5
+        model.whole = model.whole + 0.5
+        model.total += 0.25
         if count % PER_CHUNK == 0:
             yield Update({"items": PER_CHUNK}, metrics={"item": item})
 
@@ -72,7 +75,7 @@ def check_sum(model: Table, parts: Any = ITEMS, epochs: int = 1) -> None:
     right = expected(parts, epochs)
     np.testing.assert_array_equal(model.rows, right.rows)
     np.testing.assert_array_equal(model.bias, right.bias)
-    assert (model.whole, model.items) == (right.whole, right.items)
+    assert (model.whole, model.items, model.total) == (right.whole, right.items, right.total)
 
 
 class OwnModels(ThreadEngine):
@@ -108,7 +111,8 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ranked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PathParameters, "ranked", lambda self: {"rows": np.arange(ROWS)})
+    ranks = dict.fromkeys(("rows", "known"), np.arange(ROWS))
+    monkeypatch.setattr(PathParameters, "ranked", lambda self: ranks)
 
 
 # ---- the sum ---------------------------------------------------------------------------------

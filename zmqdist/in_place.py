@@ -18,6 +18,7 @@ from typing import Any
 
 from zmqdist.errors import ConfigError
 from zmqdist.exchange import InPlaceConnection
+from zmqdist.models.numbers import Numbers
 from zmqdist.models.progress import Progress
 from zmqdist.models.tiers import REFRESH, Ranking, Tiers
 from zmqdist.models.update import Update, as_update
@@ -35,6 +36,7 @@ class InPlace(Task):
     link: InPlaceConnection
     _sent: dict[int, tuple[Update, int]] = field(default_factory=dict)
     _refreshes: bool = False
+    _numbers: Numbers = field(init=False)
 
     def run(self, data: Iterable[Any], tiers: Tiers) -> None:
         """Train through the partition and exchange progress."""
@@ -87,6 +89,7 @@ class InPlace(Task):
         tier = None if missed is None else ranking.missed(*missed)
         known = self.link.begin(self.parameters, newest=tier is None)
         progress = Progress(self.parameters, known, tiers.keep_bits)
+        self._numbers = Numbers(self.parameters)
         if tier is not None:
             self._ask(progress, ranking, tier, wait=True)
         return progress
@@ -111,7 +114,7 @@ class InPlace(Task):
     def _take_in(self, progress: Progress) -> None:
         for _, tree, held in self.link.answers():
             progress.rebase(tree["arrays"], held)
-            self.parameters.set(tree["scalars"])
+            self._numbers.rebase(tree["scalars"], held)
 
     def _exchange(
         self,
@@ -128,12 +131,14 @@ class InPlace(Task):
         step, self.summary.steps = self.summary.steps, self.summary.steps + 1
         settled = self.link.settled(step)
         changes = progress.take(rows, step, settled=settled, last=last)
+        yielded = {} if said.empty else said.arrays
+        numbers = self._numbers.take(step, yielded=yielded, settled=settled)
         if settled:
             self.link.cancel()
             self.summary.replayed += 1
             return changes
         update = Update(
-            {**({} if said.empty else said.arrays), **progress.plain(changes)},
+            {**numbers, **yielded, **progress.plain(changes)},
             examples=examples if said.examples is None else said.examples,
             metrics=said.metrics,
         )

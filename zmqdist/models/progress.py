@@ -35,7 +35,8 @@ class Progress:
     Parameters
     ----------
     parameters : Parameters
-        The worker's model. Arrays of fewer than two dimensions count as one row.
+        The worker's model. Arrays of fewer than two dimensions count as one row; arrays of
+        bools, which do not add up, go from the master to the worker only.
     known : dict of str to ndarray
         A version of the master's arrays, the same as the model's now; changed in place.
     keep_bits : int or None, default=None
@@ -78,9 +79,9 @@ class Progress:
             Send the remainders too: nothing comes after this.
         """
         update: dict[str, RowSparse] = {}
-        for name, live in _as_rows(self._parameters.arrays()).items():
+        for name, live in self._live().items():
             known = _as_row(self._known[name])
-            if rows is not None and name not in rows:
+            if (rows is not None and name not in rows) or live.dtype.kind == "b":
                 continue
             wanted = changed_rows(known, live) if rows is None else rows[name]
             whole = None if rows is not None else last
@@ -163,7 +164,7 @@ class Progress:
         """
         for step in held:
             self._under_way.pop(step, None)
-        live = _as_rows(self._parameters.arrays())
+        live = self._live()
         for name, part in values.items():
             known = _as_row(self._known[name])
             if isinstance(part, RowSparse):
@@ -177,9 +178,17 @@ class Progress:
                 _add_common(fresh, rows, update)
             # In this order a row without progress of its own comes out equal to the last bit
             where = place(rows)
+            if live[name].dtype.kind == "b":
+                known[where] = live[name][where] = fresh
+                continue
             unsent = live[name][where] - known[where]
             known[where] = fresh
             live[name][where] = np.add(fresh, unsent, out=unsent)
+
+    def _live(self) -> dict[str, NDArray[Any]]:
+        """Return the model's arrays, writable, as rows."""
+        live = self._parameters.arrays()
+        return {name: _as_row(self._parameters.writable(name, live[name])) for name in live}
 
 
 def _sizes(rows: NDArray[Any]) -> NDArray[Any]:
@@ -199,7 +208,3 @@ def _add_common(values: NDArray[Any], rows: NDArray[Any], other: RowSparse) -> N
 
 def _as_row(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.ndim >= 2 else array.reshape(1, -1)
-
-
-def _as_rows(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {name: _as_row(array) for name, array in arrays.items()}
