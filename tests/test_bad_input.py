@@ -147,12 +147,19 @@ class TestUpdates:
             check_usable(dd)
         assert calls == []
 
-    def test_update_takes_only_counts_and_numbers(self) -> None:
+    @pytest.mark.parametrize(
+        ("metrics", "message"),
+        [
+            ({"loss": "low"}, r"UpdateError: .*expected a count and a dict"),
+            ({"x" * 200: 1.0}, r"UpdateError: .*the name 'xx.* is too long; expected at most 100"),
+        ],
+    )
+    def test_metrics_have_short_names_and_numbers(self, metrics: Any, message: str) -> None:
         def gradient(model: Any, items: Any) -> Any:
-            return Update({"n": 1}, metrics={"loss": "low"})
+            return Update({"n": 1}, metrics=metrics)
 
         with ZmqDist(model()) as dd:
-            with pytest.raises(GradientError, match=r"UpdateError: .*expected a count and a dict"):
+            with pytest.raises(GradientError, match=message):
                 dd.train([[1]], gradient)
             check_usable(dd)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from zmqdist.core.actions import Apply
-from zmqdist.core.ledger import Key
+from zmqdist.core.ledger import MAX_PARTITIONS, Key
 from zmqdist.core.messages import Push
-from zmqdist.core.report import EXACT_TAU, Counts, Epoch, binned
+from zmqdist.core.report import EXACT_TAU, MAX_METRICS, Counts, Epoch, binned
 from zmqdist.core.sessions import Session
+from zmqdist.wire.frames import pack
 
 SESSION = Session(1, b"peer", 0, 0, 1, "w", 0, 0.0)
 
@@ -42,3 +44,15 @@ def test_a_histogram_of_any_staleness_fits_into_a_report() -> None:
     mean = sum(tau * count for tau, count in report.staleness) / counts.totals.applied
     exact = (sum(range(20_000)) + sum(range(20_000, 10**7, 501))) / counts.totals.applied
     assert abs(mean / exact - 1) < 1e-3
+
+
+def test_metrics_of_any_name_fit_into_a_report_with_all_partitions_missing() -> None:
+    counts = Counts()
+    for number in range(2 * MAX_METRICS):
+        for name in (f"{number}" + "\N{SNOWMAN}" * 15, f"{number}" + "x" * 10_000):
+            counts.applied(replace(applied(0), push=Push(1, 0, 0, metrics={name: 1 / 3})))
+    report = counts.report(
+        Epoch("", 0.0), list(range(MAX_PARTITIONS)), version=0, published=0, workers=1
+    )
+    assert len(report.metrics) == MAX_METRICS
+    pack(report)

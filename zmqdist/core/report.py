@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
@@ -102,11 +103,22 @@ MAX_METRICS = 1_000
 """Metrics kept, by name; later names are ignored."""
 
 
+MAX_NAME_BYTES = 100
+"""Longest name of a metric, as it is written in a header; longer ones are ignored."""
+
+
+def is_short(name: str) -> bool:
+    """Whether the name of a metric is short enough for reports."""
+    return len(json.dumps(name)) <= MAX_NAME_BYTES
+
+
 def add_metrics(sums: dict[str, list[float]], metrics: dict[str, float]) -> None:
     """Add an update's metrics to the sums {name: [sum, count]}, which stay finite."""
     for name, value in metrics.items():
+        if name not in sums and (len(sums) >= MAX_METRICS or not is_short(name)):
+            continue
         total, count = sums.get(name, (0.0, 0))
-        if math.isfinite(total + value) and (name in sums or len(sums) < MAX_METRICS):
+        if math.isfinite(total + value):
             sums[name] = [total + value, count + 1]
 
 

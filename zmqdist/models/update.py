@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from zmqdist.core.report import MAX_NAME_BYTES, is_short
 from zmqdist.errors import UpdateError
 from zmqdist.wire.rows import RowSparse
 
@@ -36,7 +37,8 @@ class Update:
     Raises
     ------
     UpdateError
-        If `examples`, a metric or one of `halves` is no number.
+        If `examples`, a metric or one of `halves` is no number, or a metric's name is longer
+        than 100 bytes.
     """
 
     arrays: Any
@@ -62,6 +64,11 @@ class Update:
                 f"halves={halves!r:.60}): {error}; expected a count and a dict of numbers, and two "
                 "numbers as halves"
             ) from None
+        if long := [name for name in figures if not is_short(name)]:
+            raise UpdateError(
+                f"Update(metrics=): the name {long[0]!r:.60} is too long; expected at most "
+                f"{MAX_NAME_BYTES} bytes, so that reports stay small"
+            )
         object.__setattr__(self, "arrays", arrays)
         object.__setattr__(self, "examples", count)
         object.__setattr__(self, "metrics", figures)
