@@ -38,12 +38,20 @@ from zmqdist.staleness import (
     BoundedStaleness,
     BulkSynchronous,
     DelayCompensated,
+    Policy,
     Ringmaster,
     SoftSync,
     StaleSynchronous,
 )
 
 PARTITIONS = [[1, 2, 3], [4, 5]]
+
+
+class Learns(Policy):
+    """Keeps what it learned among its options."""
+
+    def __init__(self) -> None:
+        self.seen = 0
 
 
 def model() -> dict[str, Any]:
@@ -392,6 +400,10 @@ class TestData:
             ({"max_in_flight": 0}, "max_in_flight is 0; expected an integer >= 1"),
             ({"lease_s": 0}, "lease_s is 0; expected seconds > 0"),
             ({"lease_s": float("nan")}, "lease_s is nan; expected seconds > 0"),
+            (
+                {"staleness": Learns()},
+                r"Learns\(seen=0\) cannot be made anew: .*'seen'; .* begin with an underscore",
+            ),
             ({"publish_every": 0}, "publish_every is 0; expected an integer >= 1"),
             ({"publish_interval_s": -1}, "publish_interval_s is -1; expected seconds >= 0"),
             ({"publish_bytes_per_s": 0}, "publish_bytes_per_s is 0; expected bytes > 0"),

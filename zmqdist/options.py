@@ -61,6 +61,7 @@ class MasterOptions:
                 f"staleness is a {type(self.policy).__name__}; expected a policy of "
                 "zmqdist.staleness, such as BoundedStaleness(8)"
             )
+        self.policy.fresh()  # one that cannot be made anew is an error here, not of the master
         if self.merge is not None and not isinstance(self.merge, Merge):
             raise ConfigError(
                 f"merge is a {type(self.merge).__name__}; expected a rule of zmqdist.merge, such "

@@ -265,8 +265,20 @@ class Policy:
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def fresh(self) -> Self:
-        """Return an equal policy that has learned nothing."""
-        return type(self)(**self.options())
+        """Return an equal policy that has learned nothing.
+
+        Raises
+        ------
+        ConfigError
+            Its class cannot be made from its `options`.
+        """
+        try:
+            return type(self)(**self.options())
+        except TypeError as error:
+            raise ConfigError(
+                f"{self!r} cannot be made anew: {error}; keep the constructor's parameters as "
+                "attributes of the same names, and let all others begin with an underscore"
+            ) from None
 
     def unfit_in_place(self) -> str:
         """Return why workers that train in place cannot have this policy, "" if they can."""
