@@ -11,6 +11,7 @@ import pytest
 from gensim.models import FastText, Word2Vec
 
 from zmqdist import RowSparse, ZmqDist
+from zmqdist.errors import UpdateError
 from zmqdist.models import parameters_of
 from zmqdist.models.norms import MAX_SCORE, NormWatch
 
@@ -102,6 +103,25 @@ def test_large_numbers(dtype: Any, said: Any) -> None:
     assert len(said()) == 1
 
 
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(np.float16, 6e4), (np.float32, 1e30), (np.float64, 1e200)]
+)
+def test_rows_whose_squares_no_float_holds(dtype: Any, size: float) -> None:
+    norms = watch()
+    norms.look({"w": np.full((ROWS, WIDTH), size, dtype)}, 0)
+    assert norms.largest == pytest.approx(2 * size, rel=1e-2)  # of four numbers
+
+
+@pytest.mark.parametrize("value", [np.finfo(np.float64).max, np.inf, -np.inf])
+def test_the_largest_norm_is_finite_whatever_the_rows_are(value: float) -> None:
+    """It stands in reports, which are JSON."""
+    norms = watch()
+    norms.look({"w": table(1.0)}, 0)
+    norms.look({"w": np.full((ROWS, WIDTH), value)}, 1)
+    norms.look({"w": np.full((ROWS, WIDTH), np.nan)}, 2)
+    assert norms.largest == np.finfo(np.float64).max
+
+
 # ---- word vectors ----------------------------------------------------------------------------
 
 
@@ -157,3 +177,13 @@ def test_a_run_that_diverges(said: Any) -> None:
     assert result.max_row_norm == pytest.approx(1.2**150, rel=1e-3)
     assert result.history[-1]["max_row_norm"] == result.max_row_norm
     assert "longest row" in result.summary()
+
+
+def test_a_run_that_diverges_to_the_end_is_told_what_to_do() -> None:
+    def gradient(model: Any, items: Any) -> Any:
+        for _ in items:
+            yield {"w": 10 * model["w"]}
+
+    with ZmqDist({"w": table(1)}, publish_every=1, max_in_flight=1) as dd:
+        with pytest.raises(UpdateError, match=r"\['w'\] has NaN or inf.* Lower the learning rate"):
+            dd.train([range(150)], gradient, workers=1)

@@ -7,6 +7,8 @@ they know is lost all the same.
 from __future__ import annotations
 
 import logging
+import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,7 +104,10 @@ class NormWatch:
 
 
 def _longest(rows: NDArray[Any]) -> float:
+    """Return the norm of the longest row; the largest float if that is no float."""
     wide = np.result_type(rows.dtype, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("ij,ij->i", rows, rows, dtype=wide)
-    return float(np.sqrt(squares.max()))
+        longest = math.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=wide).max())
+    if longest == math.inf and (scale := float(np.abs(rows).max())) < math.inf:
+        longest = scale * _longest(rows / np.float64(scale))  # its square was too large
+    return min(longest, sys.float_info.max)  # for reports, which are JSON
