@@ -206,11 +206,12 @@ class TestHostilePeers:
             hello = {**fields, "attempt": 99, "worker": "w" * 100_000}
             session = peer.ask("hello", "welcome", **hello)["session"]
             push = {"session": session, "step": 0, "base": 0, "tree": {"dict": [["n", 1]]}}
-            raw = header("push", **push, metrics={"loss": 1}).replace(
-                b'"loss": 1', b'"loss": 1e999'
-            )
-            peer.raw(raw)
-            peer.answer("ack")
+            for wrong in ({"metrics": {"loss": 7e77}}, {"compute_s": 7e77}, {"half_sq": 7e77}):
+                peer.raw(header("push", **push, **wrong).replace(b"7e+77", b"7e777"))
+                assert re.search("push.* is .*inf.*; expected", peer.answer("refused")["reason"])
+            for step in range(3):
+                peer.send("push", **push | {"step": step}, compute_s=1e308)
+                peer.answer("ack")
             for attempt in range(30):
                 hello["attempt"] = attempt
                 session = peer.ask("hello", "welcome", **hello)["session"]

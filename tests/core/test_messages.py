@@ -97,6 +97,26 @@ def test_a_field_of_another_type_is_refused(message: Message, entry: Any) -> Non
             from_header(to_header(message) | {entry.name: value})
 
 
+WITH_FLOATS: dict[str, Any] = {
+    "float": lambda value: value,
+    "float | None": lambda value: value,
+    "dict[str, float]": lambda value: {"a": 0.5, "b": value},
+    "dict[str, list[float]]": lambda value: {"a": [0.5, value]},
+}
+
+
+@pytest.mark.parametrize("text", ["1e999", "-1e999", "NaN"])
+@pytest.mark.parametrize(
+    ("message", "entry"),
+    [(message, entry) for message, entry in FIELDS if "float" in entry.type],
+    ids=lambda value: getattr(value, "kind", None) or getattr(value, "name", None),
+)
+def test_a_float_that_is_not_finite_is_refused(message: Message, entry: Any, text: str) -> None:
+    value = WITH_FLOATS[entry.type](json.loads(text))
+    with pytest.raises(RemoteProtocolError, match=f"{message.kind}.{entry.name} is"):
+        from_header(to_header(message) | {entry.name: value})
+
+
 @BY_FIELD
 def test_a_missing_field_is_refused_or_has_its_default(message: Message, entry: Any) -> None:
     lacking = header(message)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from zmqdist.core.actions import Apply
 from zmqdist.core.ledger import MAX_PARTITIONS, Key
 from zmqdist.core.messages import Push
-from zmqdist.core.report import EXACT_TAU, MAX_METRICS, Counts, Epoch, binned
+from zmqdist.core.report import EXACT_TAU, MAX_METRICS, Counts, Epoch, Totals, binned
 from zmqdist.core.sessions import Session
 from zmqdist.wire.frames import pack
 
@@ -56,3 +56,12 @@ def test_metrics_of_any_name_fit_into_a_report_with_all_partitions_missing() -> 
     )
     assert len(report.metrics) == MAX_METRICS
     pack(report)
+
+
+def test_times_stay_finite_whatever_workers_say() -> None:
+    """They stand in reports, which are JSON."""
+    totals = Totals()
+    for compute_s in (1.7e308, 1.7e308, -1.7e308):
+        totals.worked(Push(1, 0, 0, compute_s=compute_s, other_s=0.5))
+    assert totals.compute_s == 0.0
+    assert totals.other_s == 1.5

@@ -7,6 +7,7 @@ is worked out once, when the module is imported: each update and each answer pas
 
 from __future__ import annotations
 
+import math
 import reprlib
 import types
 from collections.abc import Callable
@@ -82,7 +83,7 @@ def _declared(hint: Any) -> tuple[frozenset[Any], Check | None]:
     if hint is Any:
         return _JSON, None
     if hint is int or hint is float:
-        return frozenset({int, hint}), _within_64_bits
+        return frozenset({int, hint}), _bounded
     if origin in (Union, types.UnionType):
         (other,) = (option for option in arguments if option is not type(None))
         allowed, inner = _declared(other)
@@ -98,8 +99,9 @@ def _declared(hint: Any) -> tuple[frozenset[Any], Check | None]:
     return frozenset({hint}), None
 
 
-def _within_64_bits(number: float) -> bool:
-    return type(number) is float or -(2**63) < number < 2**63
+def _bounded(number: float) -> bool:
+    """Whether a number may be added up: JSON reads 1e999 as infinity."""
+    return math.isfinite(number) if type(number) is float else -(2**63) < number < 2**63
 
 
 def _entry(cls: type[Message], entry: Field[Any]) -> _Entry:

@@ -58,14 +58,22 @@ class Totals:
     busy_s: float = 0.0
 
     def worked(self, push: Push) -> None:
-        """Add a worker's times up."""
-        self.compute_s += push.compute_s
-        self.encode_s += push.encode_s
-        self.wait_ack_s += push.wait_ack_s
-        self.wait_gate_s += push.wait_gate_s
-        self.wait_model_s += push.wait_model_s
-        self.other_s += push.other_s
-        self.travel_s += push.travel_s
+        """Add a worker's times up; the sums stay finite."""
+        for name in _TIMES:
+            total = getattr(self, name) + getattr(push, name)
+            if math.isfinite(total):
+                setattr(self, name, total)
+
+
+_TIMES = (
+    "compute_s",
+    "encode_s",
+    "wait_ack_s",
+    "wait_gate_s",
+    "wait_model_s",
+    "other_s",
+    "travel_s",
+)
 
 
 @dataclass(slots=True)
