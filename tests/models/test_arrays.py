@@ -121,6 +121,40 @@ def test_views_of_one_another_are_refused_but_disjoint_views_are_not() -> None:
     assert len(parameters_of({"even": flat[::2], "odd": flat[1::2]}).arrays()) == 2
 
 
+@pytest.mark.parametrize(
+    "second",
+    [
+        lambda memory: np.frombuffer(memory, "f4"),
+        lambda memory: np.frombuffer(memory, "f4")[::-1],
+        lambda memory: np.frombuffer(memory, "u1", 5, offset=35).reshape(1, 5, 1)[:, ::-2],
+        lambda memory: np.frombuffer(memory, "f4", 1).reshape(()),
+    ],
+)
+def test_memory_that_python_does_not_know_to_be_shared_is_refused(second: Any) -> None:
+    """As of tied weights: two views that torch makes of one tensor have no common base."""
+    memory = bytearray(40)
+    model = {"late": second(memory), "a": np.zeros(3), "w": np.frombuffer(memory, "f4")}
+    with pytest.raises(ModelError, match=r"'late' and 'w' of the model share memory"):
+        parameters_of(model)
+
+
+def test_parts_of_one_memory_that_do_not_meet_are_two_arrays() -> None:
+    memory = bytearray(40)
+    parts = [np.frombuffer(memory, "f4", 5), np.frombuffer(memory, "f4", 5, 20)[::-1]]
+    parts += [np.frombuffer(memory, "f4", 0), np.frombuffer(memory, "f4", 0)]
+    assert len(parameters_of(parts).arrays()) == 4
+
+
+def test_arrays_far_from_one_another_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(np, "shares_memory", lambda a, b: asked.append((a, b)))
+    flat = np.zeros(4000)
+    models = [np.zeros(4) for _ in range(1000)], [flat[4 * n : 4 * n + 4] for n in range(1000)]
+    for model in models:
+        assert len(parameters_of(list(model)).arrays()) == 1000
+    assert asked == []
+
+
 def test_a_dict_that_is_its_own_attributes_is_walked_once() -> None:
     class Attributes(dict[str, Any]):
         def __init__(self, **items: Any) -> None:

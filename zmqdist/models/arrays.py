@@ -277,20 +277,29 @@ def _is_plain_key(key: Any) -> bool:
 
 
 def _refuse_overlaps(found: list[tuple[str, NDArray[Any]]]) -> None:
-    """Refuse views of one another: their changes would be counted twice."""
-    by_owner: dict[int, list[tuple[str, NDArray[Any]]]] = {}
-    for name, array in found:
-        owner = array
-        while isinstance(owner.base, np.ndarray):
-            owner = owner.base
-        others = by_owner.setdefault(id(owner), [])
-        for other_name, other in others:
-            if np.shares_memory(array, other):
+    """Refuse views of one another: their changes would be counted twice.
+
+    They need not have a common base, so that what counts is where they lie.
+    """
+    spans = sorted((*_span(array), n) for n, (_, array) in enumerate(found) if array.size)
+    reaching: list[tuple[int, int]] = []  # end and number of those that go on beyond `low`
+    for low, high, n in spans:
+        reaching = [(end, other) for end, other in reaching if end > low]
+        for _, other in reaching:
+            if np.shares_memory(found[other][1], found[n][1]):
+                first, second = (found[i][0] for i in sorted((other, n)))
                 raise ModelError(
-                    f"arrays {other_name!r} and {name!r} of the model share memory, so their "
+                    f"arrays {first!r} and {second!r} of the model share memory, so their "
                     "changes would count twice; keep one of them and make the other a property"
                 )
-        others.append((name, array))
+        reaching.append((high, n))
+
+
+def _span(array: NDArray[Any]) -> tuple[int, int]:
+    """Return the addresses of the first byte of an array, and of the first one behind it."""
+    reach = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
+    low, high = sum(min(r, 0) for r in reach), sum(max(r, 0) for r in reach)
+    return array.ctypes.data + low, array.ctypes.data + high + array.itemsize
 
 
 def _spoken(value: Any) -> str:
