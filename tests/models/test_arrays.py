@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import random
+import sys
 import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -209,6 +210,82 @@ def test_nothing_to_learn_names_the_type(model: Any) -> None:
 def test_arrays_of_objects_and_records_are_refused_by_name(array: Any) -> None:
     with pytest.raises(ModelError, match=r"'layers\[1\]' has dtype"):
         parameters_of({"layers": [np.zeros(1), array]})
+
+
+@pytest.mark.parametrize(
+    ("array", "what"),
+    [
+        (np.zeros(2, ">f4" if sys.byteorder == "little" else "<f4"), "has dtype [<>]f4"),
+        (np.zeros(2, np.longdouble), f"has dtype {np.dtype(np.longdouble)}"),
+        (np.zeros(2, np.clongdouble), f"has dtype {np.dtype(np.clongdouble)}"),
+        (np.ma.masked_less(np.arange(3.0), 1), "is a masked array"),
+    ],
+    ids=["byte order", "long double", "complex long double", "masked"],
+)
+def test_arrays_that_cannot_travel_are_refused_at_the_start(array: Any, what: str) -> None:
+    with pytest.raises(ModelError, match=rf"'layers\[1\]' {what}.*expected .*; convert it"):
+        parameters_of({"layers": [np.zeros(1), array]})
+
+
+class Tensor:
+    """As those of torch and jax: its numbers can be had, but it is no array of numpy."""
+
+    def __init__(self) -> None:
+        self.grad = np.zeros(2)
+
+    def __dlpack__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (Tensor(), "model"),
+        ({"b": np.zeros(1), "layers": [{"w": Tensor()}]}, r"layers\[0\]\.w"),
+        (SimpleNamespace(net=SimpleNamespace(w=(Tensor(),))), r"net\.w\[0\]"),
+    ],
+)
+def test_tensors_of_others_are_refused_by_name(model: Any, name: str) -> None:
+    """As structure they would stay for ever what they were at first."""
+    message = rf"'{name}' is a {Tensor.__module__}\.Tensor, expected a numpy array; .*\.numpy\(\)"
+    with pytest.raises(ModelError, match=message):
+        parameters_of(model)
+
+
+def test_tensors_that_are_not_learned_are_left_alone() -> None:
+    class Net:
+        __zmqdist__ = ("w",)
+
+        def __init__(self) -> None:
+            self.w, self.scratch = np.zeros(2), Tensor()
+
+    assert list(parameters_of(Net()).arrays()) == ["w"]
+    scalars = [
+        np.float32(1),
+        np.complex64(1j),
+        np.str_("x"),
+        np.datetime64(0, "s"),
+        np.longdouble(1),
+    ]
+    assert list(parameters_of({"w": np.zeros(2), "scalars": scalars}).arrays()) == ["w"]
+
+
+def test_estimators_that_are_not_fitted_have_nothing_to_train() -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    message = "no arrays: its SGDClassifier is not fitted.*; call partial_fit or fit once"
+    for model in (linear_model.SGDClassifier(), {"n": 0, "steps": [linear_model.SGDClassifier()]}):
+        with pytest.raises(ModelError, match=message):
+            parameters_of(model)
+    fitted = linear_model.SGDClassifier().fit(np.eye(2), [0, 1])
+    assert {"coef_", "intercept_"} <= parameters_of(fitted).arrays().keys()
+
+    class Mine(linear_model.SGDClassifier):  # type: ignore[misc, name-defined]
+        __zmqdist__ = ("alpha",)
+
+    assert parameters_of(Mine()).scalars() == {"alpha": 0.0001}
+
+
+def test_numbers_alone_are_a_model() -> None:
+    assert parameters_of(SimpleNamespace(slope=0.0, fit=len)).scalars() == {"slope": 0.0}
 
 
 def test_too_many_numbers_and_a_declaration_that_helps() -> None:

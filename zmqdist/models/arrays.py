@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 
 from zmqdist.errors import ModelError
 from zmqdist.models.base import Parameters, Scalar, as_scalar
+from zmqdist.wire.plan import DTYPES
 
 ROOT = "model"  # the name of a model that is itself an array
 MAX_SCALARS = 10_000
 MAX_DEPTH = 32
+_DECLARE = "name what is learned in the class: __zmqdist__ = ('weights', 'bias')"
+_TRAINABLE = frozenset(dtype.newbyteorder("=").str for dtype in DTYPES.values())
 
 # Objects of these packages are part of the structure, never searched for parameters: locks,
 # loggers, files and random generators live here. Two plain bags of attributes are the exception.
@@ -169,8 +172,9 @@ def adapt(model: Any) -> PathParameters:
     Raises
     ------
     ModelError
-        Nothing to learn; an array of objects; two arrays that share memory; more
-        than 10,000 single numbers; nesting deeper than 32 levels.
+        Nothing to learn; an estimator of scikit-learn that is not fitted; an array that
+        cannot travel, of objects for one; a tensor of another library; two arrays that share
+        memory; more than 10,000 single numbers; nesting deeper than 32 levels.
     """
     walk = _Walk()
     walk.visit(model, Path(), settable=False)
@@ -179,6 +183,12 @@ def adapt(model: Any) -> PathParameters:
             f"there is nothing to learn in this model: got a {type(model).__name__} without "
             "numeric arrays or numbers that can be set; expected a numpy array, dicts or lists of "
             "them, an object with such attributes, or a gensim Word2Vec, Doc2Vec or FastText"
+        )
+    if not walk.arrays and (estimator := walk.estimator()):
+        raise ModelError(
+            f"the model has numbers but no arrays: its {estimator} is not fitted, and what it has "
+            "later would not be trained; call partial_fit or fit once before training starts, on "
+            f"examples of all classes, or {_DECLARE}"
         )
     _refuse_overlaps([(name, path.get(model)) for name, path in walk.arrays.items()])
     return PathParameters(model, walk.arrays, walk.scalars)
@@ -201,30 +211,38 @@ class _Walk:
                 if len(self.scalars) > MAX_SCALARS:
                     raise ModelError(
                         f"the model has more than {MAX_SCALARS:,} single numbers (the last one is "
-                        f"{path.name}); keep them in numpy arrays, or name what is learned in the "
-                        "class: __zmqdist__ = ('weights', 'bias')"
+                        f"{path.name}); keep them in numpy arrays, or {_DECLARE}"
                     )
             return
         if id(value) in self._seen:
             return
         self._seen[id(value)] = value
         if isinstance(value, np.ndarray):
-            if value.dtype.kind in "OV":
-                raise ModelError(
-                    f"array {path.name!r} has dtype {value.dtype}, expected numbers; use a numeric "
-                    "dtype, a list of arrays, or name what is learned in the class: "
-                    "__zmqdist__ = ('weights', 'bias')"
-                )
-            if value.dtype.kind in "biufc":  # strings and dates are structure
+            if value.dtype.kind in "OVbiufc":  # strings and dates are structure
+                _refuse_what_cannot_travel(value, path)
                 self._claim(path, self.arrays)
             return
+        if hasattr(type(value), "__dlpack__"):
+            raise ModelError(
+                f"{path.name!r} is a {type(value).__module__}.{type(value).__qualname__}, expected "
+                "a numpy array; nobody would see what it learns: keep numpy arrays, such as the "
+                f"view of its memory that .numpy() makes, or {_DECLARE}"
+            )
         for child_path, child, child_settable in _children(value, path):
             if len(child_path.steps) > MAX_DEPTH:
                 raise ModelError(
                     f"the model is nested deeper than {MAX_DEPTH} levels at {child_path.name}; "
-                    "name what is learned in the class: __zmqdist__ = ('weights', 'bias')"
+                    f"{_DECLARE}"
                 )
             self.visit(child, child_path, child_settable)
+
+    def estimator(self) -> str:
+        """Return the class of a scikit-learn estimator on the way, if there was one."""
+        for cls in map(type, self._seen.values()):
+            known = any(base.__module__.partition(".")[0] == "sklearn" for base in cls.__mro__)
+            if known and hasattr(cls, "fit") and not hasattr(cls, "__zmqdist__"):
+                return cls.__name__
+        return ""
 
     def _claim(self, path: Path, found: dict[str, Path]) -> None:
         if path.name in self.arrays or path.name in self.scalars:
@@ -274,6 +292,17 @@ def _is_plain_key(key: Any) -> bool:
     if isinstance(key, tuple):
         return all(map(_is_plain_key, key))
     return key is None or isinstance(key, str | bytes | bool | int | float | enum.Enum | np.generic)
+
+
+def _refuse_what_cannot_travel(array: NDArray[Any], path: Path) -> None:
+    masked = isinstance(array, np.ma.MaskedArray)
+    if masked or array.dtype.str not in _TRAINABLE:
+        what = "is a masked array" if masked else f"has dtype {array.dtype}"
+        raise ModelError(
+            f"array {path.name!r} {what}, expected numbers of at most 64 bits (complex ones: 128) "
+            "in the byte order of this machine; convert it (.astype(np.float64), or .filled() if "
+            f"masked), use a list of arrays, or {_DECLARE}"
+        )
 
 
 def _refuse_overlaps(found: list[tuple[str, NDArray[Any]]]) -> None:
