@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,17 @@ def test_what_was_acknowledged_after_the_checkpoint_is_run_again(tmp_path: Path)
         assert result.version == STEPS + 2 * PARTITIONS * STEPS
         np.testing.assert_array_equal(dd.model["count"][1:], 2)
         np.testing.assert_array_equal(dd.model["count"][0], 3)
+
+
+@pytest.mark.parametrize("best", [math.inf, -math.inf, math.nan])
+def test_numbers_that_json_has_not_go_on(best: float, tmp_path: Path) -> None:
+    """As of ``self.best_loss = float("inf")``."""
+    with opened(tmp_path, model() | {"best": best}) as dd:
+        result = dd.train(DATA, yielding(Fails(None)))
+    assert result.checkpoints_failed == 0
+    with opened(tmp_path, model() | {"best": 0.0}, resume=True) as dd:
+        assert dd.version == PARTITIONS * STEPS
+        assert repr(dd.model["best"]) == repr(best)
 
 
 def test_optimizer_policy_and_damping_go_on(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import json
+import math
 import re
 import subprocess
 import sys
@@ -230,10 +231,12 @@ def test_the_reader_reads_a_checkpoint(tmp_path: Path) -> None:
     assert "zmqdist" not in reader
     names: dict[str, Any] = {}
     exec(reader, names)  # noqa: S102 - our own page
-    with ZmqDist({"w": np.zeros(3), "n": 0}, checkpoint=tmp_path, security="none") as dd:
+    model = {"w": np.zeros(3), "n": 0, "best": math.inf}
+    with ZmqDist(model, checkpoint=tmp_path, security="none") as dd:
         dd.train([[1, 2], [3]], add_one, batch_size=1, workers=1)
     version, model = names["read_model"](tmp_path)
     assert (version, model["w"].tolist(), model["n"]) == (3, [3.0] * 3, 3)
+    assert model["best"] == math.inf
 
 
 def add_one(model: Any, items: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import resource
@@ -29,7 +30,7 @@ from zmqdist.wire.apart import join_tree, split_tree
 ROOT = Path(__file__).parents[2]
 
 
-def write(store: Store, version: int, **parts: Any) -> None:
+def write(store: Store, version: int, scalars: Any = None, **parts: Any) -> None:
     tree = {"arrays": {"w": np.full((3, 2), float(version))}, **parts}
     spec, arrays = split_tree(tree)
     facts = {
@@ -38,7 +39,7 @@ def write(store: Store, version: int, **parts: Any) -> None:
         "starts": [0, 2],
         "version": version,
         "arrays": {"w": "0.npy"},
-        "scalars": {"n": version},
+        "scalars": {"n": version} if scalars is None else scalars,
         "master": {"version": version},
     }
     store.write(spec, arrays, facts)
@@ -96,6 +97,35 @@ def test_the_newest_comes_back_and_the_last_few_are_kept(store: Store) -> None:
     assert found.master == {"version": KEEP + 1}
     assert found.tree["extra"] == [KEEP + 1, None]
     np.testing.assert_array_equal(found.tree["arrays"]["w"], np.full((3, 2), KEEP + 1.0))
+
+
+def test_numbers_that_json_has_not_come_back_too(store: Store) -> None:
+    scalars = {
+        "n": 3,
+        "yes": True,
+        "rate": 0.5,
+        "best": math.inf,
+        "worst": -math.inf,
+        "w": math.nan,
+    }
+    write(store, 1, scalars)
+    found = store.newest()
+    assert found is not None
+    assert repr(dict(sorted(found.scalars.items()))) == repr(dict(sorted(scalars.items())))
+    written = read_json(store.folder / "00000001" / "manifest.json")["scalars"]
+    assert {name: written[name] for name in ("n", "yes", "rate")} == {"n": 3, "yes": 1, "rate": 0.5}
+    assert (written["best"], written["worst"]) == ({"float": "inf"}, {"float": "-inf"})
+
+
+@pytest.mark.parametrize(
+    "entry", [{"float": "x"}, {"float": 1}, {"a": 1}, {"array": {"number": 0}}]
+)
+def test_numbers_that_are_none_are_damage(store: Store, entry: Any) -> None:
+    write(store, 1)
+    path = store.folder / "00000001" / "manifest.json"
+    write_json(path, read_json(path) | {"scalars": {"n": entry}})
+    with pytest.raises(CheckpointError, match="manifest"):
+        store.newest()
 
 
 def test_names_go_on_from_what_is_there(store: Store) -> None:

@@ -29,7 +29,7 @@ from zmqdist.checkpoint.files import (
     writing,
 )
 from zmqdist.errors import CheckpointError, RemoteProtocolError
-from zmqdist.wire.apart import join_tree
+from zmqdist.wire.apart import join_tree, split_tree
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,8 @@ class Store:
         spec, arrays
             Of a tree, see `zmqdist.wire.apart.split_tree`.
         facts : mapping
-            run, incarnation, version, arrays, scalars and master, as JSON values.
+            run, incarnation, starts, version, arrays and master, as JSON values; scalars as
+            numbers, which JSON has not all.
 
         Raises
         ------
@@ -190,6 +191,7 @@ class Store:
                 "zmqdist": self._zmqdist,
                 "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 **facts,
+                "scalars": {n: split_tree(number)[0] for n, number in facts["scalars"].items()},
                 "state": spec,
                 "files": files,
             }
@@ -233,13 +235,13 @@ class Store:
         arrays = [_load(path / f"{n}.npy", files.get(f"{n}.npy")) for n in range(len(files))]
         try:
             tree = join_tree(content.get("state"), arrays)
+            scalars = {name: join_tree(entry, []) for name, entry in content["scalars"].items()}
         except RemoteProtocolError as error:
             raise CheckpointError(f"{path / MANIFEST}: {error}") from None
         if not isinstance(tree, dict) or not isinstance(tree.get("arrays"), dict):
             raise CheckpointError(f"{path / MANIFEST} is damaged: it holds no model")
-        return Checkpoint(
-            path, tree=tree, **{name: content[name] for name in FIELDS.keys() - {"files"}}
-        )
+        facts = {name: content[name] for name in FIELDS.keys() - {"files", "scalars"}}
+        return Checkpoint(path, scalars=scalars, tree=tree, **facts)
 
 
 def _check_format(path: Path, content: Any) -> None:
