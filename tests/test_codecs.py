@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support import ThreadEngine
-from zmqdist import RowSparse, ZmqDist, api
+from zmqdist import RowSparse, ZmqDist, api, delta
 from zmqdist.core.link import SMALL_BYTES, slowest
 from zmqdist.errors import ConfigError, UpdateError
 from zmqdist.models.tiers import Tiers
@@ -72,6 +72,21 @@ def test_infinity_does_not_become_a_large_number() -> None:
         assert (dd.model["w"] == 0).all()
         dd.train([[0]], lambda model, items: {"w": np.ones(3)})
         assert (dd.model["w"] == 1).all(), "and leaves nothing behind"
+
+
+@pytest.mark.parametrize("codec", ["bitround:3", "float16"])
+def test_numbers_in_arrays_of_no_dimension(codec: str) -> None:
+    def gradient(model: Any, items: Any) -> Any:
+        for _ in items:
+            with delta(model) as update:
+                model["b"] += 0.1
+                model["w"] += 0.1
+            yield update
+
+    with ZmqDist({"b": np.array(0.0), "w": np.zeros(2)}, codec=codec) as dd:
+        dd.train([range(10)], gradient)
+        assert dd.model["b"] == pytest.approx(1.0)
+        np.testing.assert_allclose(dd.model["w"], 1.0, atol=0.02)
 
 
 def test_tiers_round_in_their_own_way() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmqdist import RowSparse
+from zmqdist.coding import UpdateCoder
 from zmqdist.models.feedback import Feedback
 from zmqdist.wire.lossy import BitRound, Float16, Half, Rounding
 from zmqdist.wire.tree import decode_tree, encode_tree
@@ -150,3 +151,16 @@ def test_a_half_arrives_in_its_dtype() -> None:
     assert list(there["w"][1:]) == [65504, -65504]
     assert feedback.residual()[("w",)][1] == 1e6 - 65504
     assert there["rows"].values[0, 1] == 65504
+
+
+@pytest.mark.parametrize("codec", ["bitround:1", "float16"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_array_of_no_dimension_passes_as_the_number_that_it_is(codec: str, dtype: Any) -> None:
+    coder = UpdateCoder(codec)
+    for step in range(2):
+        encoded = coder.encode(step, {"b": np.array(0.1, dtype), "w": np.full(3, 0.1, dtype)})
+        there = decode_tree(encoded.spec, encoded.frames, max_bytes=1 << 20)
+        assert (there["b"].shape, there["b"].dtype) == ((), dtype)
+        assert there["b"] == dtype(0.1)
+        assert (there["w"] != dtype(0.1)).all()
+        coder.settle(step, applied=False)

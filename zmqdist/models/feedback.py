@@ -27,7 +27,7 @@ class Feedback:
 
     Float32 and float64 arrays and `RowSparse` are rounded, each with a residual of its
     shape (of a `RowSparse`, memory is taken for the rows that were touched). Integers,
-    counts, numbers and scipy matrices pass as they are.
+    counts, numbers (also as arrays of no dimension) and scipy matrices pass as they are.
 
     Parameters
     ----------
@@ -62,6 +62,8 @@ class Feedback:
         values = tree.values if isinstance(tree, RowSparse) else tree
         if type(values) is not np.ndarray or values.dtype.kind != "f" or values.itemsize < 4:
             return tree
+        if not values.ndim:
+            return tree  # numpy computes scalars with these, and there is nothing to save
         place = (path, tree.shape, values.dtype.str)
         rounded = self._round(place, rows, values, owed)
         return self._rounding.leaf(
