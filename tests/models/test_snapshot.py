@@ -22,6 +22,7 @@ from zmqdist.models.delta import add
 from zmqdist.models.snapshot import Replica, Snapshot
 from zmqdist.wire.bitround import bitround
 from zmqdist.wire.rows import RowSparse
+from zmqdist.wire.tree import decode_tree, encode_tree
 
 ROWS = {"a": 7, "b": 3, "cube": 2}
 
@@ -299,3 +300,30 @@ def test_numbers_of_one_dimension_are_not_listed(monkeypatch: pytest.MonkeyPatch
     assert list(snapshot.since(0)["arrays"]) == ["bias"]
     snapshot.touched({}, only=False)
     assert snapshot.take(2)["arrays"] == {}
+
+
+def received(tree: Any, replica: Replica) -> Any:
+    encoded = encode_tree(tree, "raw")
+    return decode_tree(encoded.spec, encoded.frames, max_bytes=replica.max_bytes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((1_000_000, 1), "i1"), ((1_000_000, 1), "?"), ((2_500_000, 1), "f2"), ((2_500_000, 1), "f8")],
+)
+def test_a_replica_has_room_for_the_numbers_of_rows(shape: tuple[int, int], dtype: str) -> None:
+    """They take more than the rows themselves if these are a byte or two."""
+    model = {"w": np.zeros(shape, dtype), "n": 0}
+    snapshot, replica = Snapshot(parameters_of(model)), Replica({"w": (dtype, shape)})
+    snapshot.take(0)
+    start = 0
+    while start or replica.version < 0:
+        tree, start = snapshot.piece(start, 4 << 20)
+        replica.load_piece(0, received(tree, replica))
+        replica.version = 0
+    model["w"][: int(0.69 * len(model["w"]))] = 1
+    snapshot.touched({}, only=False)
+    tree = snapshot.take(1)
+    assert isinstance(tree["arrays"]["w"], RowSparse)
+    replica.load(1, received(tree, replica))
+    assert same(replica.arrays, arrays_of(model))

@@ -18,7 +18,7 @@ from zmqdist.models.base import Parameters, Scalar, Schema
 from zmqdist.models.changes import changed_rows, differ, place
 from zmqdist.models.versions import Versions
 from zmqdist.wire.bitround import bitround
-from zmqdist.wire.rows import RowSparse, canonical_rows, union
+from zmqdist.wire.rows import RowSparse, canonical_rows, row_dtype, union
 
 MOSTLY = 0.7
 """Part of an array's rows from which on the whole array is sent without row numbers."""
@@ -244,6 +244,12 @@ def _rounded(part: Any, keep_bits: int) -> Any:
     return bitround(part, keep_bits)
 
 
+def _most_bytes(array: NDArray[Any]) -> int:
+    """Return what all rows of an array take at most, with their numbers."""
+    numbered = len(array) if array.ndim >= 2 else 0
+    return array.nbytes + numbered * row_dtype(numbered).itemsize
+
+
 class Replica:
     """A worker's copy of the newest snapshot it received.
 
@@ -269,8 +275,7 @@ class Replica:
         self.scalars: dict[str, Scalar] = {}
         self.version = -1
         self._news: dict[str, list[NDArray[np.integer]] | None] = {}
-        nbytes = sum(array.nbytes for array in arrays.values())
-        self.max_bytes = 2 * nbytes + (1 << 20)  # rows and their numbers, at the most
+        self.max_bytes = sum(map(_most_bytes, arrays.values())) + (1 << 20)
 
     def load(self, version: int, tree: dict[str, Any]) -> None:
         """Take in what `Snapshot.take` or `Snapshot.since` returned.
