@@ -126,3 +126,27 @@ def test_an_array_of_another_shape_starts_anew() -> None:
     damping.damp({"w": X}, 0, 1)
     wide = np.ones((1, 3))
     assert np.array_equal(damping.damp({"w": wide}, 1, 1)["w"], wide)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1e-36, 1e-25, 1.0, 1e20, 1e37])
+def test_rows_of_any_size_by_hand(size: float, dtype: Any) -> None:
+    """Whose squares no float32 holds."""
+    row = (size * np.array([[3.0, 4.0]])).astype(dtype)
+    first, second = moves(RowDamping(1.0), [(row, 0, 0), (row, 1, 1)])
+    np.testing.assert_allclose(first, row, rtol=1e-6)
+    np.testing.assert_allclose(second, row / (1 if size < 1e-20 else 1.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "row", [np.full((1, 4), 3e38, np.float32), np.full((1, 4), -1e300), np.full((1, 4), 1.7e308)]
+)
+def test_what_is_too_large_to_be_added_up_spoils_nothing(row: Any) -> None:
+    damping = RowDamping(1.0)
+    for version in range(4):
+        assert np.isfinite(damping.damp({"w": row}, version, version)["w"]).all()
+        assert all(np.isfinite(kept).all() for kept in damping.state()["w"].values())
+    small = np.ones((1, 4), row.dtype)
+    assert damping.damp({"w": small}, 9, 0)["w"] == pytest.approx(1.0)
+    damping.damp({"w": -row}, 10, 5)
+    assert damping.damp({"w": small}, 2000, 5)["w"] == pytest.approx(1.0)

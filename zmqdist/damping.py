@@ -105,18 +105,30 @@ class RowDamping:
                 np.zeros(shape[0], np.float32),
                 np.zeros(shape[0], np.int64),
             )
-        flat = values.reshape(len(rows), width).astype(np.float32, copy=False)
         fade = np.float32(1 - 1 / (tau + 1)) ** (version - recent.version[rows])
-        sums = recent.sums[rows]
-        sums *= fade[:, None]
-        sums += flat
-        longest = np.maximum(recent.longest[rows] * fade, _norms(flat))
-        weights = np.minimum(1, self.cap * longest / np.maximum(_norms(sums), np.float32(1e-30)))
+        with np.errstate(over="ignore"):  # what is kept ends at the largest float32
+            flat = values.reshape(len(rows), width).astype(np.float32, copy=False)
+            sums = recent.sums[rows]
+            sums *= fade[:, None]
+            sums += flat
+        np.clip(sums, -_LARGEST, _LARGEST, out=sums)
+        longest = np.maximum(recent.longest[rows] * fade, _norms(flat)).clip(max=_LARGEST)
+        norms = _norms(sums)
+        weights = np.divide(self.cap * longest, norms, out=np.ones_like(norms), where=norms > 0)
+        np.minimum(weights, 1, out=weights)
         recent.sums[rows], recent.longest[rows], recent.version[rows] = sums, longest, version
         damped: NDArray[Any] = (values.reshape(flat.shape) * weights[:, None]).reshape(values.shape)
         return damped
 
 
-def _norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms: NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+_LARGEST = np.finfo(np.float32).max
+
+
+def _norms(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the norms of rows, also where squares leave the range of float32."""
+    with np.errstate(over="ignore"):
+        norms: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", rows, rows), dtype=np.float64)
+    large = np.flatnonzero(np.isinf(norms))
+    wide = rows[large].astype(np.float64)
+    norms[large] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
     return norms
