@@ -16,6 +16,7 @@ import pytest
 from tests.support import Running, epoch, eventually, free_port, serving, work
 from zmqdist import RowSparse, Update, ZmqDist
 from zmqdist.assignment import Assignment
+from zmqdist.core.staleness import Decision, Verdict
 from zmqdist.driver import Driver
 from zmqdist.engines.reach import whereabouts
 from zmqdist.errors import (
@@ -30,7 +31,7 @@ from zmqdist.errors import (
     RemoteProtocolError,
     UpdateError,
 )
-from zmqdist.merge import Adasum, Mean, TouchedMean
+from zmqdist.merge import Adasum, Mean, RowTrustRegion, Sum, TouchedMean
 from zmqdist.models.tiers import REFRESH, Tiers
 from zmqdist.net.security import ClientKeys, KeyPair, MasterKeys, write_key_files
 from zmqdist.staleness import (
@@ -38,6 +39,7 @@ from zmqdist.staleness import (
     BoundedStaleness,
     BulkSynchronous,
     DelayCompensated,
+    FedBuff,
     Policy,
     Ringmaster,
     SoftSync,
@@ -153,6 +155,33 @@ class TestUpdates:
             with pytest.raises(UpdateError, match="NaN"):
                 dd.train([[1]], lambda m, i: {"w": np.nan}, lambda m, u: calls.append(u))
             check_usable(dd)
+        assert calls == []
+
+    @pytest.mark.parametrize("rule", [Mean(), Sum(), TouchedMean(), RowTrustRegion()])
+    def test_infinity_from_merging_is_kept_from_descent(self, rule: Any) -> None:
+        """Each update is finite; their sum is not."""
+        calls: list[Any] = []
+
+        def gradient(model: Any, items: Any) -> Any:
+            for _ in items:
+                yield {"w": np.full((2, 2), 3e38, "f4")}
+
+        message = r"update\['w'\] has NaN or infinite values once 2 updates are merged; .*unchanged"
+        with ZmqDist({"w": np.zeros((2, 2), "f4")}, staleness=FedBuff(2, 60), merge=rule) as dd:
+            with pytest.raises(UpdateError, match=message):
+                dd.train([range(9)], gradient, lambda m, u: calls.append(u))
+            assert not dd.model["w"].any()
+        assert calls == []
+
+    def test_infinity_from_a_weight_is_kept_from_descent(self) -> None:
+        class Heavy(Asynchronous):
+            def decide(self, update: Any) -> Decision:
+                return Decision(Verdict.APPLY, 10.0)
+
+        calls: list[Any] = []
+        with ZmqDist({"w": np.zeros(2)}, staleness=Heavy()) as dd:
+            with pytest.raises(UpdateError, match=r"has NaN or infinite values with weight 10;"):
+                dd.train([[1]], lambda m, i: {"w": np.full(2, 1e308)}, lambda m, u: calls.append(u))
         assert calls == []
 
     @pytest.mark.parametrize(

@@ -350,7 +350,7 @@ class Master:
         """Merge what the buffer holds and apply it as one update."""
         updates, self.buffered = self.buffered, []
         try:
-            self._descend(self._merge.merge(updates))
+            self._descend(self._weighing.merged(self._merge, updates))
         except Exception as error:  # as above
             # An epoch that was closed meanwhile has no report left to say this in.
             log.error("cannot apply %d merged updates: %s", len(updates), error)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from zmqdist.core.actions import Apply
 from zmqdist.core.report import Totals
 from zmqdist.core.staleness import Policy
 from zmqdist.damping import RowDamping
 from zmqdist.errors import UpdateError
+from zmqdist.merge import Merge
 from zmqdist.models.versions import Moved
 from zmqdist.wire.leaves import first_nonfinite, scale_tree, tree_norm
 
@@ -73,21 +77,43 @@ class Weighing:
             What the model was where the update was computed, for policies that need it.
         version : int
             Of the model now.
+
+        Raises
+        ------
+        UpdateError
+            What the policy made of it has NaN or infinite values.
         """
         if self._policy.transforms:
             update = self._policy.transform(update, base)
             check_finite(update)
         if action.weight != 1.0:
-            update = scale_tree(update, action.weight)
+            with np.errstate(over="ignore"):
+                update = scale_tree(update, action.weight)
+            if not 0 <= action.weight <= 1:
+                check_finite(update, f" with weight {action.weight:g}")
         if self._damping is not None:
             update = self._damping.damp(update, version, action.tau)
         return update
 
+    def merged(self, rule: Merge, updates: Sequence[Any]) -> Any:
+        """Return what is applied in place of the weighed updates of a buffer.
 
-def check_finite(update: Any) -> None:
+        Raises
+        ------
+        UpdateError
+            They cannot be merged, or come to more than a float holds.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            update = rule.merge(updates)
+        if len(updates) > 1:
+            check_finite(update, f" once {len(updates)} updates are merged")
+        return update
+
+
+def check_finite(update: Any, when: str = "") -> None:
     """Refuse what would spoil the model, before any of it is changed."""
     if (where := first_nonfinite(update)) is not None:
         raise UpdateError(
-            f"{where} has NaN or infinite values; the model is unchanged. Lower the learning "
+            f"{where} has NaN or infinite values{when}; the model is unchanged. Lower the learning "
             "rate, or leave such updates out in gradient (return None)"
         )
