@@ -43,6 +43,14 @@ def test_half_the_bytes_or_less(dtype: str) -> None:
     assert (there == values).all()
 
 
+@pytest.mark.parametrize("dtype", ["<f4", "<f8"])
+def test_rows_count_as_the_rows_that_they_are(dtype: str) -> None:
+    """As they do in full: by this it is seen whether compressing is worth while."""
+    rows = RowSparse(np.arange(10), np.ones((10, 4), np.float16), (1_000_000, 4))
+    full = RowSparse(rows.rows, rows.values.astype(dtype), rows.shape)
+    assert encode_tree(Half(rows, dtype)).decoded_bytes == encode_tree(full).decoded_bytes
+
+
 def test_sizes_are_those_of_what_arrives() -> None:
     encoded = encode_tree(Half(np.zeros(1000, np.float16), "<f8"))
     with pytest.raises(RemoteProtocolError, match="expected at most 7999"):

@@ -162,9 +162,9 @@ class _Writer:
         if isinstance(tree, np.ndarray) and not isinstance(tree, np.ma.MaskedArray):
             return {"array": self._array(tree, path)}
         if isinstance(tree, Half):
-            values = tree.values
-            self.decoded_bytes += (np.dtype(tree.dtype).itemsize - 2) * int(np.prod(values.shape))
-            return {"half": [tree.dtype, self.write(values, path, depth + 1)]}
+            array = tree.values.values if isinstance(tree.values, RowSparse) else tree.values
+            self.decoded_bytes += (np.dtype(tree.dtype).itemsize - 2) * array.size
+            return {"half": [tree.dtype, self.write(tree.values, path, depth + 1)]}
         if is_scipy(tree):
             return {"scipy": self._scipy(tree, path)}
         return _write_scalar(tree, path)
