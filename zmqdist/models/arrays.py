@@ -182,7 +182,8 @@ def adapt(model: Any) -> PathParameters:
         raise ModelError(
             f"there is nothing to learn in this model: got a {type(model).__name__} without "
             "numeric arrays or numbers that can be set; expected a numpy array, dicts or lists of "
-            "them, an object with such attributes, or a gensim Word2Vec, Doc2Vec or FastText"
+            "them, an object with such attributes, a gensim Word2Vec, Doc2Vec or FastText, or a "
+            "torch.nn.Module"
         )
     if not walk.arrays and (estimator := walk.estimator()):
         raise ModelError(
@@ -222,11 +223,14 @@ class _Walk:
                 _refuse_what_cannot_travel(value, path)
                 self._claim(path, self.arrays)
             return
+        if _learns_nothing(value):
+            return
         if hasattr(type(value), "__dlpack__"):
             raise ModelError(
                 f"{path.name!r} is a {type(value).__module__}.{type(value).__qualname__}, expected "
                 "a numpy array; nobody would see what it learns: keep numpy arrays, such as the "
-                f"view of its memory that .numpy() makes, or {_DECLARE}"
+                "view of its memory that .numpy() makes, give a torch.nn.Module itself as the model "
+                f"(several in a torch.nn.ModuleDict), or {_DECLARE}"
             )
         for child_path, child, child_settable in _children(value, path):
             if len(child_path.steps) > MAX_DEPTH:
@@ -292,6 +296,14 @@ def _is_plain_key(key: Any) -> bool:
     if isinstance(key, tuple):
         return all(map(_is_plain_key, key))
     return key is None or isinstance(key, str | bytes | bool | int | float | enum.Enum | np.generic)
+
+
+def _learns_nothing(value: Any) -> bool:
+    """Whether this is a frozen module of torch, which is structure."""
+    torch = sys.modules.get("torch")  # whoever holds a module has imported it
+    if torch is None or not isinstance(value, torch.nn.Module):
+        return False
+    return not any(parameter.requires_grad for parameter in value.parameters())
 
 
 def _refuse_what_cannot_travel(array: NDArray[Any], path: Path) -> None:

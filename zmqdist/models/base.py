@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,13 @@ from zmqdist.wire.rows import copy_rows
 
 Scalar = bool | int | float
 Schema = dict[str, tuple[str, tuple[int, ...]]]
+Blank = tuple[Any, Callable[..., Any], tuple[Any, ...]]
+"""An object, and what makes one like it without values: a function and its arguments."""
 
 # (package of the model's class or of one of its bases, module of the adapter); first match wins
 ADAPTERS: list[tuple[str, str]] = [
     ("gensim.models", "zmqdist.models.gensim"),
+    ("torch.nn", "zmqdist.models.torch"),
     ("", "zmqdist.models.arrays"),
 ]
 
@@ -65,6 +68,14 @@ class Parameters(ABC):
 
     def derived(self) -> tuple[NDArray[Any], ...]:
         """Return arrays that `loaded` computes from the others, so they need not travel."""
+        return ()
+
+    def blanks(self) -> Sequence[Blank]:
+        """Return the objects of another library that hold the arrays, with what stands for them.
+
+        They are pickled without their values. Arrays that are attributes or items of the
+        model themselves need no entry.
+        """
         return ()
 
     def ranked(self) -> Mapping[str, NDArray[np.intp]]:
@@ -204,8 +215,8 @@ def parameters_of(model: Any) -> Parameters:
     ----------
     model : object
         A numpy array; dicts, lists and tuples of arrays and numbers; any object
-        with such attributes; or a gensim Word2Vec, Doc2Vec or FastText. A
-        `Parameters` object is returned as it is.
+        with such attributes; a gensim Word2Vec, Doc2Vec or FastText; or a
+        torch.nn.Module. A `Parameters` object is returned as it is.
 
     Raises
     ------

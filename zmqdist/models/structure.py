@@ -85,6 +85,7 @@ class _Pickler(cloudpickle.Pickler):
         # this dict also holds the arrays, so that no id is given out twice
         self._arrays = derived | parameters.arrays()
         self._names = {id(array): name for name, array in self._arrays.items()}
+        self._blanks = {id(blank[0]): blank for blank in parameters.blanks()}
         self.references: list[Any] = []
 
     def persistent_id(self, obj: Any) -> tuple[str, str, str, tuple[int, ...], str] | None:
@@ -95,6 +96,8 @@ class _Pickler(cloudpickle.Pickler):
         return _TAG, self._names[id(obj)], obj.dtype.str, obj.shape, order
 
     def reducer_override(self, obj: Any) -> Any:
+        if id(obj) in self._blanks:
+            return self._blanks[id(obj)][1:]
         if hasattr(obj, "_pickle_registry"):  # a broadcast variable
             self.references.append(obj)
         # cloudpickle 3.1.3 drops the file's name, and tracebacks would lose the user's lines
