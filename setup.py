@@ -9,6 +9,7 @@ README = Path(__file__).parent / "README.md"
 SPARK = ["pyspark>=3.5"]
 GENSIM = ["gensim>=4.3"]
 PROGRESS = ["tqdm>=4.60"]
+TORCH = ["torch>=2.3"]  # the first that knows numpy 2
 PLOT = ["matplotlib>=3.6"]
 TUNE = [*PLOT, "rich>=13", "scikit-learn>=1.3", "scipy>=1.10"]
 
@@ -38,6 +39,7 @@ setup(
     extras_require={
         "spark": SPARK,
         "gensim": GENSIM,
+        "torch": TORCH,
         "progress": PROGRESS,
         "plot": PLOT,
         "tune": TUNE,

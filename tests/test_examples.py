@@ -36,3 +36,20 @@ def test_eight_workers_read_digits_as_one_process_does(hidden: int) -> None:
     right = digits.accuracy(one, test)
     assert right > 0.9
     assert digits.accuracy(many, test) == result.evaluations[-1]["score"] > right - 0.02
+
+
+@pytest.mark.usefixtures("threads")
+def test_four_workers_train_a_torch_module_as_one_process_does() -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("torch")
+    digits = example("digits_torch")
+    train, test = digits.digits()
+    one, many = digits.new_module(), digits.new_module()
+    digits.one_process(one, train)
+    result = digits.many_workers(
+        many, train, 4, evaluate=lambda module: digits.accuracy(module, test)
+    )
+    assert result.examples == 20 * len(train)
+    right = digits.accuracy(one, test)
+    assert right > 0.9
+    assert digits.accuracy(many, test) == result.evaluations[-1]["score"] > right - 0.03
