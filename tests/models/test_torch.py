@@ -148,7 +148,7 @@ def sparse() -> Any:
         (nn.Linear(2, 2, device="meta"), "'weight' .* device meta, expected the CPU"),
         (nn.Linear(2, 2, dtype=torch.bfloat16), r"bfloat16.*numpy cannot view.*module\.float\(\)"),
         (sparse(), r"'mask' of the module is torch.float32, torch.sparse_coo"),
-        (view_of_one_another(), r"'0\.weight' and '1\.weight' of the module share memory"),
+        (view_of_one_another(), r"'0\.weight' and '1\.weight' of the model share memory"),
     ],
 )
 def test_what_cannot_travel_is_named(module: Any, message: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MemberDescriptorType
 from typing import Any
@@ -191,7 +191,7 @@ def adapt(model: Any) -> PathParameters:
             "later would not be trained; call partial_fit or fit once before training starts, on "
             f"examples of all classes, or {_DECLARE}"
         )
-    _refuse_overlaps([(name, path.get(model)) for name, path in walk.arrays.items()])
+    refuse_overlaps([(name, path.get(model)) for name, path in walk.arrays.items()])
     return PathParameters(model, walk.arrays, walk.scalars)
 
 
@@ -229,8 +229,8 @@ class _Walk:
             raise ModelError(
                 f"{path.name!r} is a {type(value).__module__}.{type(value).__qualname__}, expected "
                 "a numpy array; nobody would see what it learns: keep numpy arrays, such as the "
-                "view of its memory that .numpy() makes, give a torch.nn.Module itself as the model "
-                f"(several in a torch.nn.ModuleDict), or {_DECLARE}"
+                "view of its memory that .numpy() makes, or give a torch.nn.Module itself as the "
+                f"model (several in a torch.nn.ModuleDict), or {_DECLARE}"
             )
         for child_path, child, child_settable in _children(value, path):
             if len(child_path.steps) > MAX_DEPTH:
@@ -317,10 +317,18 @@ def _refuse_what_cannot_travel(array: NDArray[Any], path: Path) -> None:
         )
 
 
-def _refuse_overlaps(found: list[tuple[str, NDArray[Any]]]) -> None:
+def refuse_overlaps(
+    found: Sequence[tuple[str, NDArray[Any]]],
+    cure: str = "keep one of them and make the other a property",
+) -> None:
     """Refuse views of one another: their changes would be counted twice.
 
     They need not have a common base, so that what counts is where they lie.
+
+    Raises
+    ------
+    ModelError
+        Names two arrays that share memory, and the `cure`.
     """
     spans = sorted((*_span(array), n) for n, (_, array) in enumerate(found) if array.size)
     reaching: list[tuple[int, int]] = []  # end and number of those that go on beyond `low`
@@ -331,7 +339,7 @@ def _refuse_overlaps(found: list[tuple[str, NDArray[Any]]]) -> None:
                 first, second = (found[i][0] for i in sorted((other, n)))
                 raise ModelError(
                     f"arrays {first!r} and {second!r} of the model share memory, so their "
-                    "changes would count twice; keep one of them and make the other a property"
+                    f"changes would count twice; {cure}"
                 )
         reaching.append((high, n))
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.parameter import is_lazy
 
 from zmqdist.errors import ModelError
+from zmqdist.models.arrays import refuse_overlaps
 from zmqdist.models.base import Blank, Parameters, Scalar
 from zmqdist.models.torch_training import LossGradient
+
+TIE = (
+    "make them one: decoder.weight = encoder.weight ties two layers, "
+    "torch.nn.Parameter(encoder.weight) makes a second parameter"
+)
 
 
 class TorchParameters(Parameters):
@@ -46,10 +51,9 @@ class TorchParameters(Parameters):
             )
         saved = module.state_dict()
         self._buffers = [name for name, _ in module.named_buffers() if name in saved]
-        tensors = self._tensors()
-        arrays = {name: _view(name, tensor) for name, tensor in tensors.items()}
+        arrays = {name: _view(name, tensor) for name, tensor in self._tensors().items()}
         self._forms = {name: (array.dtype, array.shape) for name, array in arrays.items()}
-        _refuse_overlaps(tensors, arrays)
+        refuse_overlaps([*arrays.items()], TIE)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         tensors = self._tensors()
@@ -119,21 +123,6 @@ def _view(name: str, tensor: torch.Tensor) -> NDArray[Any]:
             array=name,
         ) from error
     return array
-
-
-def _refuse_overlaps(tensors: dict[str, torch.Tensor], arrays: dict[str, NDArray[Any]]) -> None:
-    """Refuse tensors that are views of one another: their changes would count twice."""
-    by_storage: dict[int, list[str]] = {}
-    for name, tensor in tensors.items():
-        others = by_storage.setdefault(tensor.untyped_storage().data_ptr(), [])
-        for other in others:
-            if np.shares_memory(arrays[other], arrays[name]):
-                raise ModelError(
-                    f"tensors {other!r} and {name!r} of the module share memory, so their changes "
-                    "would count twice; make them one: decoder.weight = encoder.weight ties two "
-                    "layers, torch.nn.Parameter(encoder.weight) makes a second parameter"
-                )
-        others.append(name)
 
 
 def _form(tensor: torch.Tensor) -> tuple[Any, ...]:
