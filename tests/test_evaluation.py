@@ -123,6 +123,20 @@ class TestTraining:
             assert dd.train(PARTITIONS, count).applied == ITEMS  # nothing hangs over
         assert seen[0].keys() >= {"score", "version", "seconds", "examples", "evaluation_s"}
 
+    def test_stops_before_anything_is_applied(self) -> None:
+        def nothing(model: Any, items: Any) -> Any:
+            for _ in items:
+                yield None
+
+        with ZmqDist(model()) as dd:
+            dd.train(PARTITIONS, count)
+            result = dd.train(
+                [range(10**9)], nothing, evaluate=counted, stop_when=lambda entry: True
+            )
+        assert result.stopped == "stop_when was true of an evaluation"
+        assert (result.applied, dd.model["n"]) == (0, ITEMS)
+        assert result.evaluations[-1]["score"] == ITEMS
+
     def test_max_updates_says_so(self) -> None:
         with ZmqDist(model()) as dd:
             result = dd.train([range(10**9)], count, max_updates=20)

@@ -117,16 +117,17 @@ class Training:
             self._parameters.loaded()
         finally:
             driver.close()
-        if not self._saw_items and not self.result.applied and not self.result.duplicates:
+        result = self.result
+        if not (self._saw_items or result.applied or result.duplicates or result.stopped):
             raise ConfigError(
                 "the data is empty: none of the partitions holds an item; check the input path "
                 "and the filters"
             )
         if self._evaluation is not None:
             until = self._started + (options.timeout_s or math.inf)
-            for entry in self._evaluation.finish(self._figures(), self.result.version, until):
-                self.result.note(entry)
-        return self.result
+            for entry in self._evaluation.finish(self._figures(), result.version, until):
+                result.note(entry)
+        return result
 
     def leave(self) -> None:
         """Say that the program came to its end: to resume is to begin another."""
