@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 from itertools import pairwise
@@ -264,6 +265,33 @@ class TestTraining:
 def test_options(options: dict[str, Any], message: str) -> None:
     with ZmqDist(model()) as dd, pytest.raises(ConfigError, match=message):
         dd.train(PARTITIONS, count, **options)
+
+
+# ---- in processes ------------------------------------------------------------------------------
+
+
+class Elsewhere:
+    """Cannot be loaded where it was made, as a broadcast variable of Spark."""
+
+    def __reduce__(self) -> Any:
+        return load_elsewhere, (os.getpid(),)
+
+
+def load_elsewhere(made_by: int) -> Elsewhere:
+    assert os.getpid() != made_by
+    return Elsewhere()
+
+
+def test_what_only_workers_can_load() -> None:
+    held = Elsewhere()
+
+    def gradient(model: Any, items: Any) -> Any:
+        assert held is not None
+        return count(model, items)
+
+    with ZmqDist(model()) as dd:
+        result = dd.train(PARTITIONS, gradient, evaluate=counted)
+    assert result.evaluations[-1]["score"] == result.applied == ITEMS
 
 
 # ---- of word vectors, in processes -------------------------------------------------------------

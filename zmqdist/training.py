@@ -101,7 +101,7 @@ class Training:
                 options.evaluate,
                 options.stop_when,
                 options.evaluate_every_s,
-                payload,
+                dump_structure(model, self._parameters),  # a gradient may load elsewhere only
                 self._connect,
             )
         driver = self._connect(self._silence)

@@ -125,8 +125,8 @@ def test_a_broadcast_variable_reaches_the_gradient(sc):
         return {"n": np.array([sum(weights.value[item] for item in items)], float)}
 
     with ZmqDist(counter()) as dd:
-        dd.train(sc.parallelize("abba", 2), gradient)
-        assert dd.model["n"] == 10
+        result = dd.train(sc.parallelize("abba", 2), gradient, evaluate=lambda model: model["n"][0])
+        assert dd.model["n"] == result.evaluations[-1]["score"] == 10
 
 
 @pytest.mark.parametrize("batch_size", [None, 10])
