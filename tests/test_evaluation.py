@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gensim.models import Word2Vec
+from gensim.models import FastText, Word2Vec
 
 import zmqdist.result as result_module
 from tests.support import DEADLINE_S, eventually, serving
 from zmqdist import ZmqDist
 from zmqdist.driver import Driver
-from zmqdist.errors import ConfigError, EvaluationError
+from zmqdist.errors import ConfigError, EvaluationError, MasterLost, TrainTimeout
 from zmqdist.evaluation import SHARE, Evaluation
 from zmqdist.merge import Sum
 from zmqdist.models import parameters_of
@@ -219,6 +219,39 @@ class TestTraining:
                 result = dd.train(PARTITIONS, count, evaluate=counted)
                 assert result.evaluations[-1]["score"] == mine["n"] == so_far
 
+    def test_what_a_master_elsewhere_has_learned_is_kept(self) -> None:
+        def broken(copy: Any) -> float:
+            eventually(lambda: master.state.version > ITEMS, "updates while it runs")
+            raise RuntimeError
+
+        mine = model()
+        with (
+            serving(model()) as master,
+            ZmqDist(mine, master=master.address, security="none") as dd,
+        ):
+            dd.train(PARTITIONS, count)
+            with pytest.raises(EvaluationError):
+                dd.train([range(10**9)], count, evaluate=broken)
+            assert ITEMS < counted(mine) == dd.version
+            with pytest.raises(TrainTimeout, match="the model holds these"):
+                dd.train([range(10**9)], count, timeout_s=1.0)
+            assert dd.version - dd.stats()["applied"] < counted(mine) == dd.version
+
+    def test_a_master_that_is_lost_at_the_end_hides_no_error(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def lost(*_: Any) -> int:
+            raise MasterLost("gone")
+
+        monkeypatch.setattr(Driver, "fetch", lost)
+        with (
+            serving(model()) as master,
+            ZmqDist(model(), master=master.address, security="none") as dd,
+            pytest.raises(TrainTimeout),
+        ):
+            dd.train([range(10**9)], count, timeout_s=0.2)
+        assert "the model is as it was before train(): gone" in caplog.text
+
     def test_plot(self) -> None:
         pytest.importorskip("matplotlib")
         with ZmqDist(model()) as dd:
@@ -315,6 +348,22 @@ def test_word_vectors_come_as_a_whole_model() -> None:
     last = result.evaluations[-1]
     assert last["norm"] == pytest.approx(np.linalg.norm(word2vec.wv["w1"]))
     assert last["done"] == word2vec.words_done == 2 * 12 * 59
+
+
+def test_what_is_computed_from_the_weights_fits_them_after_an_error() -> None:
+    fast_text = FastText(vector_size=8, min_count=1, workers=1, bucket=50)
+    build_vocab(fast_text, [WORDS])
+
+    def broken(copy: Any) -> float:
+        eventually(lambda: dd.version > 10, "updates while it runs")
+        raise RuntimeError
+
+    with ZmqDist(fast_text, **WORD_VECTORS) as dd:
+        with pytest.raises(EvaluationError):
+            dd.train([WORDS], Embedding(chunk_words=50), epochs=1000, evaluate=broken)
+        vectors = fast_text.wv.vectors.copy()
+        fast_text.wv.adjust_vectors()
+    assert vectors == pytest.approx(fast_text.wv.vectors, abs=1e-6)
 
 
 # ---- alone -------------------------------------------------------------------------------------

@@ -76,12 +76,14 @@ class Training:
         self._options = options
         self._address = address
         self._keys = keys
+        self._worker_keys = keys and ClientKeys(KeyPair.generate(), keys.server_public)
         self._master = master
         self._started = time.monotonic()
         self.plan: Plan | None = None
         self._before: Report | None = None
         self._fed_at = self._started
         self._saw_items = False
+        self._payload = b""
         self._references: list[Any] = []
         self._progress: Progress | None = None
         self._means: Means | None = None
@@ -92,10 +94,9 @@ class Training:
         options = self._options
         self._parameters.arrays(), self._parameters.scalars()  # what they were at first
         model = self._parameters.model
-        payload = dump_structure(
+        self._payload = dump_structure(
             model, self._parameters, options.gradient, references=self._references
         )
-        worker_keys = KeyPair.generate() if self._keys is not None else None
         if options.evaluate is not None:
             self._evaluation = Evaluation(
                 options.evaluate,
@@ -106,15 +107,19 @@ class Training:
             )
         driver = self._connect(self._silence)
         total = options.epochs * self._engine.partitions
-        key = worker_keys.public if worker_keys is not None else ""
+        key = self._worker_keys.own.public if self._worker_keys is not None else ""
         plan = self.plan = Plan(driver, options, self._engine.partitions, key, self._check_master)
         try:
             with Progress(options.progress, total) as progress:
                 self._progress = progress
-                self._run_epochs(plan, driver, worker_keys, payload, progress)
-            if self._master is None:
-                driver.fetch(self._parameters, self.result.version)
-            self._parameters.loaded()
+                self._run_epochs(plan, driver, progress)
+            self._take_over(driver)
+        except TrainError:
+            try:
+                self._take_over(driver)
+            except ZmqdistError as error:  # the first one says more
+                log.warning("the model is as it was before train(): %s", error)
+            raise
         finally:
             driver.close()
         result = self.result
@@ -128,6 +133,13 @@ class Training:
             for entry in self._evaluation.finish(self._figures(), result.version, until):
                 result.note(entry)
         return result
+
+    def _take_over(self, driver: Driver) -> None:
+        """Give the program's model what was learned."""
+        if self._master is None:
+            driver.fetch(self._parameters, self.result.version)
+        else:
+            self._parameters.loaded()
 
     def leave(self) -> None:
         """Say that the program came to its end: to resume is to begin another."""
@@ -153,14 +165,7 @@ class Training:
 
     # ---- one epoch ------------------------------------------------------------------------
 
-    def _run_epochs(
-        self,
-        plan: Plan,
-        driver: Driver,
-        worker_keys: KeyPair | None,
-        payload: bytes,
-        progress: Progress,
-    ) -> None:
+    def _run_epochs(self, plan: Plan, driver: Driver, progress: Progress) -> None:
         """Run the epochs until the ledger has all of them, and a checkpoint what it has.
 
         A master that was restarted may have lost a part of any: look at all of them again,
@@ -179,21 +184,14 @@ class Training:
                         return
                     incarnation = begun.incarnation if incarnation < 0 else incarnation
                     self._evaluate()
-                    self._run_epoch(plan, driver, begun, worker_keys, payload, number, progress)
+                    self._run_epoch(plan, driver, begun, number, progress)
             except _Enough as enough:
                 self.result.stopped = str(enough)
                 incarnation = plan.incarnation
             whole = plan.keep(incarnation)
 
     def _run_epoch(
-        self,
-        plan: Plan,
-        driver: Driver,
-        begun: Begun,
-        worker_keys: KeyPair | None,
-        payload: bytes,
-        number: int,
-        progress: Progress,
+        self, plan: Plan, driver: Driver, begun: Begun, number: int, progress: Progress
     ) -> None:
         reason = "the run was cancelled"
         try:
@@ -201,7 +199,7 @@ class Training:
             if self._options.tiers is not None and begun.unfit_in_place:
                 raise ConfigError(begun.unfit_in_place)
             plan.status(begun.epoch)  # says whether a master that is away may come back
-            job = self._job(begun, worker_keys, payload, number)
+            job = self._job(begun, number)
             self._run_rounds(plan, driver, begun.epoch, job, number, progress)
             reason = "the epoch is complete"
         except ZmqdistError as error:
@@ -210,10 +208,7 @@ class Training:
         finally:
             self._end(driver, begun.epoch, reason)
 
-    def _job(self, begun: Begun, worker_keys: KeyPair | None, payload: bytes, number: int) -> Job:
-        keys = None
-        if worker_keys is not None and self._keys is not None:
-            keys = ClientKeys(worker_keys, self._keys.server_public)
+    def _job(self, begun: Begun, number: int) -> Job:
         options = self._options
         return Job(
             name=f"zmqdist-{begun.run}-{begun.epoch}",
@@ -223,7 +218,7 @@ class Training:
                 run=begun.run,
                 epoch=begun.epoch,
                 schema={n: (d, tuple(s)) for n, (d, s) in begun.schema.items()},
-                keys=keys,
+                keys=self._worker_keys,
                 codec=options.codec,
                 max_in_flight=options.max_in_flight,
                 replica=options.replica_among(self._engine.at_once),
@@ -232,7 +227,7 @@ class Training:
                 connect_s=max(CONNECT_S, begun.lease_s if self.plan and self.plan.saves else 0),
                 where=options.where,
             ),
-            payload=payload,
+            payload=self._payload,
             references=tuple(self._references),
         )
 
