@@ -7,6 +7,7 @@ import pytest
 
 from zmqdist import ZmqDist
 from zmqdist.breakdown import Breakdown
+from zmqdist.result import TrainResult
 
 # 8 workers for 10 s, 1000 updates: 40 ms in the gradient, 4 ms at the master
 GOOD = Breakdown(
@@ -87,6 +88,13 @@ def test_lines() -> None:
         "make updates of 4.0 times as much data, from 200 examples instead of 50",
     ):
         assert part in text
+
+
+def test_steps_that_return_nothing_count_as_well() -> None:
+    times = {"compute_s": 16.0, "busy_s": 1.0}
+    result = TrainResult(applied=20, skipped=60, examples=1000, seconds=10.0, times=times)
+    assert (result.breakdown.updates, result.breakdown.examples) == (80, 4000)
+    assert TrainResult(skipped=60, seconds=10.0, times=times).breakdown.examples == 0
 
 
 def gradient(model, rows):  # type: ignore[no-untyped-def]

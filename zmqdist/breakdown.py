@@ -40,7 +40,7 @@ class Breakdown:
     seconds : float
         From the beginning to the end.
     updates, examples : int
-        Updates that came, those turned down included, and the items behind them.
+        Updates that came, those turned down and empty ones included, and the items behind them.
     compute_s, encode_s, wait_ack_s, wait_gate_s, wait_model_s, other_s : float
         Sums over all workers: in the gradient, coding updates, waiting for answers, for
         slower workers and for a fresher model, and all else, as taking in versions.

@@ -134,8 +134,9 @@ class TrainResult:
     @property
     def breakdown(self) -> Breakdown:
         """Where time went, what that allows at most, and what would help."""
-        updates = self.applied + self.rejected + self.requeued
-        return Breakdown(self.seconds, updates, self.examples, **self.times)
+        updates = self.applied + self.rejected + self.requeued + self.skipped
+        examples = self.examples * updates // max(1, self.applied)  # others are taken for as large
+        return Breakdown(self.seconds, updates, examples, **self.times)
 
     @property
     def evaluations(self) -> list[dict[str, float]]:

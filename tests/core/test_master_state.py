@@ -173,6 +173,16 @@ def test_an_update_is_applied_once_and_acknowledged(bench: Bench) -> None:
     assert bench.state.staleness == {0: 1}
 
 
+@pytest.mark.parametrize("empty", [False, True])
+def test_the_times_of_each_step_count_once(bench: Bench, empty: bool) -> None:
+    session = bench.join().session
+    push = Push(session, 0, 0, empty=empty, compute_s=2.0, wait_ack_s=0.5, travel_s=0.25)
+    bench.ask(push)
+    bench.ask(push)
+    totals = bench.state.totals
+    assert (totals.compute_s, totals.wait_ack_s, totals.travel_s) == (2.0, 0.5, 0.25)
+
+
 def test_lost_session_rejoins_and_gets_the_outcome_from_the_ledger(benches: list[Bench]) -> None:
     bench = Bench(BoundedStaleness(0))
     benches.append(bench)

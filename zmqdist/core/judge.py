@@ -44,7 +44,6 @@ class Judge:
             to be computed again. A worker whose update is turned down needs the
             current version, or its next one would be, too.
         """
-        self._totals.worked(push)
         decision = self._policy.decide(
             Arrival(
                 tau,

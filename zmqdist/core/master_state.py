@@ -107,8 +107,7 @@ class MasterState:
         self._judge = Judge(self.policy, self.totals)
         self._buffer = Buffer(self.policy)
         self._awaited = -1
-        kept = {"epochs": self.epochs, "counts": self.counts, "buffer": self._buffer}
-        self._kept: dict[str, Any] = kept
+        self._kept = dict[str, Any](epochs=self.epochs, counts=self.counts, buffer=self._buffer)
         self._drivers = DriverSide(self)
 
     # ---- in ----------------------------------------------------------------------
@@ -305,6 +304,7 @@ class MasterState:
         if settled := standing.outcome(message.step):
             self.totals.duplicates += 1
             return self._answer(session, message, settled, duplicate=True)
+        self.totals.worked(message)
         if message.empty:
             self.totals.skipped += 1
             self._settle(key, Outcome.SKIPPED)
