@@ -113,3 +113,10 @@ def test_a_run_is_broken_down() -> None:
     assert sum(parts) <= found.busy_s <= result.seconds
     assert found.worker_s <= 2 * result.seconds
     assert "where time went" in result.summary()
+
+
+def test_the_wait_for_the_last_answers_is_counted() -> None:
+    with ZmqDist({"w": np.zeros(20_000)}, progress=False) as dd:
+        result = dd.train([[1.0]] * 4, gradient, workers=2)
+    assert 0 < result.times["wait_ack_s"]
+    assert 0 < result.times["travel_s"]

@@ -93,7 +93,7 @@ class UpdateCoder:
     def take_travel_s(self) -> float:
         """Return how long updates took from leaving to their answer since the last call."""
         travel_s, self._travel_s = self._travel_s, 0.0
-        return round(travel_s, 6)
+        return travel_s
 
     def take_in(self) -> None:
         """Give back what `settle` noted as not applied."""

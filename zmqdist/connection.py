@@ -73,7 +73,7 @@ class Connection:
         self._outgoing = Outgoing(self._borrow_coder())
         self._mirror: Mirror | None = None
         self._error: BaseException | None = None
-        self._spent = Spent(time.monotonic())
+        self._spent = Spent(time.monotonic(), self._outgoing.coder.take_travel_s)
         self._tick_at = 0.0
         self._state = WorkerState(
             run=assignment.run,
@@ -155,7 +155,6 @@ class Connection:
                 self._outgoing.keep(push.step, encoded)
             now = time.monotonic()
             times = self._spent.take(now, push.compute_s, encode_s)
-            times["travel_s"] = self._outgoing.coder.take_travel_s()
             self._perform(self._state.push(push, now, **times))
 
     def take_requeued(self) -> int | None:
@@ -179,7 +178,8 @@ class Connection:
     def finish(self, steps: int) -> bool:
         """Say that the partition ended; return whether the ledger agrees."""
         with self._turn:
-            self._perform(self._state.finish(steps, time.monotonic()))
+            now = time.monotonic()
+            self._perform(self._state.finish(steps, now, **self._spent.take(now, 0.0, 0.0)))
             self._wait_for(lambda: self._state.phase is Phase.FINISHED, Wait.ACK)
             return self._state.complete
 

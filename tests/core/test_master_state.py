@@ -309,6 +309,15 @@ def test_finish_completes_a_partition(bench: Bench) -> None:
     assert len(bench.state.sessions) == 0  # there is nothing left to do for it
 
 
+def test_the_times_of_an_end_count_once(bench: Bench) -> None:
+    session = bench.join().session
+    finish = Finish(session, 0, wait_ack_s=0.5, other_s=2.0, travel_s=0.25)
+    bench.ask(finish)
+    bench.ask(finish)
+    totals = bench.state.totals
+    assert (totals.wait_ack_s, totals.other_s, totals.travel_s) == (0.5, 2.0, 0.25)
+
+
 def test_finish_with_a_hole_says_where(bench: Bench) -> None:
     session = bench.join().session
     bench.ask(Push(session, 1, 0))

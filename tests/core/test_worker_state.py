@@ -385,6 +385,18 @@ def test_finish_is_repeated_until_answered() -> None:
     assert (state.phase, state.complete) == (Phase.FINISHED, True)
 
 
+def test_times_go_with_the_end_of_one_session_only() -> None:
+    """The master may have heard it: an answer was lost, and so was the session."""
+    state = active()
+    finish = Finish(1, 4, wait_ack_s=0.5, travel_s=0.25)
+    assert state.finish(4, 0.0, wait_ack_s=0.5, travel_s=0.25) == [SendToMaster(finish)]
+    assert SendToMaster(finish) in state.tick(BEAT_S)
+    state.receive(Rejoin(1), BEAT_S)
+    rejoined = state.receive(replace(WELCOME, session=2), BEAT_S)
+    assert SendToMaster(Finish(2, 4)) in rejoined
+    assert SendToMaster(Finish(2, 4)) in state.tick(2 * BEAT_S)
+
+
 def test_finish_of_a_partition_that_was_complete_meanwhile() -> None:
     state = active()
     state.finish(4, 0.0)

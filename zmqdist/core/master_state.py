@@ -327,6 +327,7 @@ class MasterState:
         return [*([Publish()] if behind else []), SendSnapshot(peer, message)]
 
     def _finish(self, session: Session, message: Finish) -> list[Action]:
+        self.totals.worked(message)
         epoch, partition = session.epoch, session.partition
         done = self.ledger.finish(epoch, partition, message.steps)
         settled = self.epochs.standing(Key(epoch, partition, 0)).next
@@ -387,8 +388,7 @@ class MasterState:
     def _close_sessions(self, sessions: list[Session]) -> list[Action]:
         for session in sessions:
             self.sessions.close(session)
-        epochs = sorted({session.epoch for session in sessions})
-        moved = [action for epoch in epochs for action in self._move_limits(epoch)]
+        moved = [a for e in sorted({s.epoch for s in sessions}) for a in self._move_limits(e)]
         return [*moved, *self._buffer.flush(len(self.sessions))]
 
     def stop_workers(self, epoch: int, reason: str) -> list[Action]:

@@ -124,11 +124,21 @@ class Heartbeat(Message):
 
 @dataclass(frozen=True, slots=True)
 class Finish(Message):
-    """The partition ended after `steps` steps, all settled as far as the worker knows."""
+    """The partition ended after `steps` steps, all settled as far as the worker knows.
+
+    The times since the last update are as in `Push`: of the waits for the last answers, above all.
+    """
 
     kind: ClassVar[str] = "finish"
     session: int
     steps: int
+    wait_ack_s: float = 0.0
+    wait_gate_s: float = 0.0
+    wait_model_s: float = 0.0
+    compute_s: float = 0.0
+    encode_s: float = 0.0
+    other_s: float = 0.0
+    travel_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

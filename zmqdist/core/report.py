@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from zmqdist.core.actions import Apply
-from zmqdist.core.messages import Push, Report
+from zmqdist.core.messages import Finish, Push, Report
 
 
 @dataclass(slots=True)
@@ -18,7 +18,7 @@ class Totals:
 
     `settled` counts steps, those whose updates wait in a buffer included; `max_row_norm`
     is the largest norm of a row that was published. The times are sums: up to `travel_s`
-    those of all workers, as `Push` has them, then the master's. It spent `busy_s` on
+    those of all workers, as `Push` and `Finish` have them, then the master's. It spent `busy_s` on
     messages and on what is due by the clock; the other three are parts of that.
     """
 
@@ -57,10 +57,10 @@ class Totals:
     publish_s: float = 0.0
     busy_s: float = 0.0
 
-    def worked(self, push: Push) -> None:
+    def worked(self, said: Push | Finish) -> None:
         """Add a worker's times up; the sums stay finite."""
         for name in _TIMES:
-            total = getattr(self, name) + getattr(push, name)
+            total = getattr(self, name) + getattr(said, name)
             if math.isfinite(total):
                 setattr(self, name, total)
 

@@ -82,11 +82,16 @@ class Unanswered:
         return [self._push(session, step, now) for step in self.pushes]
 
     def end(self, session: int, now: float) -> list[Action]:
-        """Announce the end of the partition again, if it was, in a new session."""
+        """Announce the end of the partition again, if it was, perhaps in a new session.
+
+        In that one without the times: the old one may have ended because they arrived.
+        """
         if self._finish is None:
             return []
+        if self._finish.session != session:
+            self._finish = Finish(session, self._finish.steps)
         self._sent_at[-1] = now
-        return [SendToMaster(replace(self._finish, session=session))]
+        return [SendToMaster(self._finish)]
 
     def _send(self, session: int, now: float, until: float) -> list[Action]:
         late = [step for step in self.pushes if self._sent_at[step] <= until]

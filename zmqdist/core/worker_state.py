@@ -223,9 +223,9 @@ class WorkerState:
         """Go on with an empty replica of one's own: the shared one is of no use."""
         return self._holding.alone(now)
 
-    def finish(self, steps: int, now: float) -> list[Action]:
-        """Say that all `steps` of the partition are settled."""
-        finish = Finish(self.session, steps)
+    def finish(self, steps: int, now: float, **times: float) -> list[Action]:
+        """Say that all `steps` of the partition are settled, with these times in it."""
+        finish = Finish(self.session, steps, **times)
         self._unanswered.finish(finish, now)
         return [SendToMaster(finish)]
 
