@@ -24,6 +24,8 @@ _KINDS: dict[str, type[ZmqdistError]] = {
     "update": UpdateError,
 }
 
+_OF_USER = re.compile(r"zmqdist\.errors\.(Gradient|Update)Error: ")
+
 
 def fatal_error(failure: Mapping[str, Any]) -> ZmqdistError:
     """Return the error for what the master could not apply.
@@ -47,10 +49,12 @@ def fatal_error(failure: Mapping[str, Any]) -> ZmqdistError:
 def job_error(error: BaseException, report: Report) -> BaseException:
     """Return the error for a job that failed.
 
-    What the workers reported to the master is clearest; else Spark's text holds the
-    message of our own error, if one ended the task.
+    If the user's code ended it, what the workers reported to the master is clearest. Else
+    that is of tasks whose retries went well, and Spark's text holds the message of our own
+    error, if one ended the task.
     """
-    if report.failures:
+    of_user = isinstance(error, (GradientError, UpdateError)) or _OF_USER.search(str(error))
+    if report.failures and of_user:
         failure = report.failures[-1]
         reported = GradientError if failure["what"] == "gradient" else UpdateError
         return reported(
