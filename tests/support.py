@@ -48,6 +48,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def has_ipv6() -> bool:
+    """Whether this machine has IPv6: a container may be without."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
 def worker_processes() -> list[int]:
     """Return the local workers that this process started and that still are there."""
     found = []

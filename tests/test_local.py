@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support import Running, free_port
+from tests.support import Running, free_port, has_ipv6, serving
 from zmqdist import DeepDist, RowSparse, Update, ZmqDist
 from zmqdist.engines.local import LocalEngine
 from zmqdist.errors import AddressInUse, ConfigError
@@ -291,6 +291,8 @@ class TestCounting:
             (("127.0.0.2",), "10.1.2.3", ("127.0.0.2", "127.0.0.2")),
             (("10.4.4.4:5000",), "10.1.2.3", (ANY, "10.4.4.4")),
             ((f"{ANY}:5000",), "10.1.2.3", (ANY, "10.1.2.3")),
+            (("[fd00::5]:5000",), "10.1.2.3", ("::", "fd00::5")),
+            (("[::]:5000",), "10.1.2.3", ("::", "10.1.2.3")),
         ],
         ids=str,
     )
@@ -314,6 +316,23 @@ class TestCounting:
         with pytest.raises(AddressInUse), DeepDist({"n": 0}, *given):
             pass
         assert (made[0].bind_host, made[0].advertise_host, made[0].port) == (*expected, 5000)
+
+    @pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")
+    @pytest.mark.parametrize("security", ["curve", "none"])
+    @pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
+    def test_ipv6(self, host: str, security: str) -> None:
+        with ZmqDist({"n": 0}, host=host, security=security) as dd:
+            check_count(dd, dd.train(PARTITIONS, one_each), ITEMS)
+
+    @pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")
+    def test_a_master_elsewhere_on_ipv6(self) -> None:
+        with (
+            serving({"n": 0}, bind_host="::1", advertise_host="::1") as master,
+            ZmqDist({"n": 0}, master=master.address, security="none") as dd,
+        ):
+            assert dd.address == master.address
+            assert dd.address.startswith("tcp://[::1]:")
+            check_count(dd, dd.train(PARTITIONS, one_each), ITEMS)
 
     def test_callbacks_history_and_summary(self) -> None:
         seen: list[dict[str, Any]] = []

@@ -18,7 +18,7 @@ from zmqdist.master import Master
 from zmqdist.merge import Merge
 from zmqdist.models.base import parameters_of
 from zmqdist.models.tiers import Tiers
-from zmqdist.net.address import choose_hosts, parse_address
+from zmqdist.net.address import choose_hosts, endpoint, parse_address
 from zmqdist.net.security import (
     ClientKeys,
     KeyPair,
@@ -203,8 +203,7 @@ class ZmqDist:
         if self._remote is not None:
             if self._security == "curve":
                 self._client_keys = read_client_keys(Path(self._key_file or default_key_file()))
-            host, port = parse_address(self._remote)
-            self._address = f"tcp://{host}:{port}"
+            self._address = endpoint(*parse_address(self._remote))
             return self
         keys = None
         if self._security == "curve":

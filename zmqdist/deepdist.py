@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from zmqdist.api import ZmqDist
-from zmqdist.net.address import WILDCARDS, parse_address
+from zmqdist.net.address import parse_address
 from zmqdist.staleness import BoundedStaleness
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,4 @@ class DeepDist(ZmqDist):
 
 def _host_and_port(master: str) -> tuple[str | None, int]:
     host, port = parse_address(master if ":" in master else f"{master}:5000")
-    if master == ADDRESS:
-        return None, port
-    return ("0.0.0.0" if host in WILDCARDS else host), port  # noqa: S104 - the user's own word
+    return (None if master == ADDRESS else host), port

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from zmqdist.errors import ConfigError
-from zmqdist.net.address import choose_hosts, endpoint, is_loopback, parse_address
+from zmqdist.net.address import WILDCARDS, choose_hosts, endpoint, is_loopback, parse_address
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,13 @@ def test_loopback(host: str, loopback: bool) -> None:
         ("127.0.0.1", None, "10.1.1.1", ("127.0.0.1", "127.0.0.1")),
         ("0.0.0.0", None, "10.1.1.1", ("0.0.0.0", "10.1.1.1")),
         ("::1", None, None, ("::1", "::1")),
+        ("[::1]", None, None, ("::1", "::1")),
+        ("fd00::5", None, "10.1.1.1", ("::", "fd00::5")),
+        (None, "[fd00::5]", None, ("::", "fd00::5")),
+        (None, None, "[fd00::5]", ("::", "fd00::5")),
+        ("0.0.0.0", None, "[fd00::5]", ("::", "fd00::5")),
+        ("::", None, "10.1.1.1", ("::", "10.1.1.1")),
+        ("[::]", None, "fd00::5", ("::", "fd00::5")),
     ],
 )
 def test_choice(
@@ -74,8 +81,11 @@ def test_choice(
     assert choose_hosts(named, spark) == expected
 
 
-def test_wildcard_without_spark_is_told_as_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("wildcard", ["0.0.0.0", "::"])
+def test_wildcard_without_spark_is_told_as_an_address(
+    wildcard: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("ZMQDIST_HOST", raising=False)
-    bound, told = choose_hosts("0.0.0.0", None)
-    assert bound == "0.0.0.0"
-    assert told not in ("0.0.0.0", "")
+    bound, told = choose_hosts(wildcard, None)
+    assert bound == wildcard
+    assert told not in WILDCARDS

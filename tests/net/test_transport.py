@@ -10,16 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import eventually
+from tests.support import eventually, has_ipv6
 from zmqdist.core.notices import BURST
+from zmqdist.net.address import endpoint
 from zmqdist.net.door import Roles
 from zmqdist.net.security import ClientKeys, KeyPair, MasterKeys
 from zmqdist.net.transport import MAX_FRAMES, ClientSockets, Envelope, MasterSockets
 
 
 @contextmanager
-def sockets(keys: MasterKeys | None = None) -> Iterator[MasterSockets]:
-    made = MasterSockets("127.0.0.1", "127.0.0.1", 0, 0, keys)
+def sockets(
+    keys: MasterKeys | None = None, bind_host: str = "127.0.0.1"
+) -> Iterator[MasterSockets]:
+    made = MasterSockets(bind_host, "127.0.0.1", 0, 0, keys)
     try:
         yield made
     finally:
@@ -55,6 +58,17 @@ def test_there_and_back() -> None:
         assert [bytes(frame) for frame in frames] == [b"answer"]
         assert worker.receive() is None
         assert master.receive() is None
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_all_interfaces_are_those_of_ipv4_too(host: str) -> None:
+    with (
+        sockets(bind_host="::") as master,
+        client(endpoint(host, master.port)) as worker,
+    ):
+        worker.send([b"head"])
+        assert [bytes(frame) for frame in receive(master).frames] == [b"head"]
 
 
 def test_a_peer_that_is_gone() -> None:
