@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support import Running, eventually, free_port
+from tests.support import Running, eventually, free_port, serving
 from zmqdist import ZmqDist
-from zmqdist.cli import main
+from zmqdist.cli import _save, main
 from zmqdist.driver import Driver
 from zmqdist.errors import MasterLost, MasterUnreachable
 
@@ -208,6 +208,30 @@ def test_trains_and_saves(folder: Path, number: int) -> None:
         for key in re.findall(r'"(.{40})"', keys.read_text()):
             assert key not in text
         assert sorted(file.name for file in folder.glob("*model*")) == ["model.npz"]
+
+
+def test_saves_parameters_of_any_name(folder: Path) -> None:
+    model = {"file": np.ones(3), "args": 2, "allow_pickle": 0.5, "weights": np.zeros((2, 2), "f4")}
+    with serving(model) as master:
+        _save(master, folder / "model.npz")
+    with np.load(folder / "model.npz") as arrays:
+        assert sorted(arrays) == sorted(model)
+        assert all((arrays[name] == value).all() for name, value in model.items())
+        assert arrays["weights"].dtype == "f4"
+
+
+def test_what_cannot_be_saved_leaves_the_old_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("No space left on device")
+
+    (folder / "model.npz").write_text("old")
+    monkeypatch.setattr("numpy.lib.format.write_array", full)
+    with serving({"w": np.ones(3)}) as master, pytest.raises(OSError, match="No space"):
+        _save(master, folder / "model.npz")
+    assert [file.name for file in folder.glob("*model*")] == ["model.npz"]
+    assert (folder / "model.npz").read_text() == "old"
 
 
 def test_merges_as_it_is_told(folder: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from zmqdist import __version__
+from zmqdist.checkpoint.files import replacing
 from zmqdist.errors import ConfigError, ZmqdistError
 from zmqdist.master import Master
 from zmqdist.merge import parse_merge
@@ -220,17 +222,15 @@ def _raise_file_limit() -> None:
 def _save(master: Master, path: Path) -> None:
     """Write the model so that a crash in between leaves the old file whole."""
     master.parameters.loaded()
-    partial = path.with_name(f".{path.name}.partial")
     save = getattr(master.model, "save", None)
     if path.suffix != ".npz" and callable(save):
         save(str(path))
         return
-    with partial.open("wb") as stream:
-        arrays: dict[str, Any] = {**master.parameters.arrays(), **master.parameters.scalars()}
-        np.savez(stream, **arrays)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    values: dict[str, Any] = {**master.parameters.arrays(), **master.parameters.scalars()}
+    with replacing(path) as stream, zipfile.ZipFile(stream, "w") as archive:
+        for name, value in values.items():  # np.savez takes "file" for an argument of its own
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(value))
 
 
 if __name__ == "__main__":

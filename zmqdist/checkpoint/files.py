@@ -25,6 +25,20 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         os.fsync(stream.fileno())
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` on leaving; after an error nothing is left."""
+    partial = path.with_name(f"{PARTIAL}-{path.name}")
+    partial.unlink(missing_ok=True)
+    try:
+        with writing(partial) as stream:
+            yield stream
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
 def sync_folder(path: Path) -> None:
     """Bring what happened to the names in a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -41,13 +55,9 @@ def write_json(path: Path, content: Any) -> None:
     content as `json.dumps` writes it with sorted keys and without blanks.
     """
     text = _canonical(content)
-    partial = path.with_name(f"{PARTIAL}-{path.name}")
-    partial.unlink(missing_ok=True)
     digest = hashlib.sha256(text).hexdigest()
-    with writing(partial) as stream:
+    with replacing(path) as stream:
         stream.write(b'{"sha256": "%s",\n"content": %s}\n' % (digest.encode(), text))
-    partial.replace(path)
-    sync_folder(path.parent)
 
 
 def read_json(path: Path) -> Any:
