@@ -50,6 +50,15 @@ def test_files_are_new_private_and_read_back(tmp_path: Path) -> None:
     assert read_client_keys(tmp_path / "other") != read_client_keys(client)
 
 
+@pytest.mark.parametrize("left", ["keys", "keys.client"])
+def test_nothing_is_written_beside_a_file_of_other_keys(tmp_path: Path, left: str) -> None:
+    (tmp_path / left).write_text("other keys")
+    with pytest.raises(ConfigError, match=f"{left} exists already; name another or remove it"):
+        write_key_files(tmp_path / "keys")
+    assert [file.name for file in tmp_path.iterdir()] == [left]
+    assert (tmp_path / left).read_text() == "other keys"
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o660, 0o666])
 def test_files_that_others_can_open_are_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "keys"

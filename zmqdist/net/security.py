@@ -83,14 +83,13 @@ def write_key_files(path: Path) -> Path:
         "driver_secret": driver.secret,
     }
     client_path = path.with_name(path.name + ".client")
+    for file in (path, client_path):  # before either is written: they have to fit each other
+        if os.path.lexists(file):
+            raise ConfigError(f"key file {file} exists already; name another or remove it first")
     for file, keys in ((path, {**client, "server_secret": server.secret}), (client_path, client)):
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            raise ConfigError(
-                f"key file {file} exists already; name another or remove it first"
-            ) from None
         except OSError as error:
             raise ConfigError(f"cannot write key file {file}: {error}") from None
         with os.fdopen(descriptor, "w") as stream:
