@@ -24,6 +24,8 @@ from zmqdist import ZmqDist
 from zmqdist.cli import _save, main
 from zmqdist.driver import Driver
 from zmqdist.errors import MasterLost, MasterUnreachable
+from zmqdist.master import Master
+from zmqdist.options import MasterOptions
 
 COMMAND = [sys.executable, "-m", "zmqdist.cli"]
 JOB = """
@@ -250,6 +252,23 @@ def test_makes_its_keys_where_drivers_look(folder: Path) -> None:
         with ZmqDist({"w": np.zeros(3), "n": 0}, master=served.address) as dd:
             assert dd.train([[1, 2]], count, workers=1).applied == 2
         assert served.end(signal.SIGTERM) == 0
+
+
+def test_another_signal_at_any_moment() -> None:
+    """It comes between any two lines, those of the first one's handler included."""
+    master = Master({"w": np.zeros(3)}, MasterOptions())
+
+    def again(frame: Any, event: str, argument: Any) -> Any:
+        master.stop()
+        return again
+
+    before = sys.gettrace()
+    sys.settrace(again)
+    try:
+        master.stop()
+    finally:
+        sys.settrace(before)
+    master.run()  # returns at once
 
 
 @pytest.mark.usefixtures("threads")

@@ -159,7 +159,7 @@ class Master:
             self.state.policy, options.max_norm, self.damping, self.state.totals
         )
         self._tick_at = 0.0
-        self._stopping, self._looked = threading.Event(), threading.Event()
+        self._stopping, self._looked = False, threading.Event()
         self._thread: threading.Thread | None = None
 
     def _check_schema(self) -> None:
@@ -205,8 +205,8 @@ class Master:
         self._thread.start()
 
     def stop(self) -> None:
-        """Make `run` return and wait for its thread, if there is one."""
-        self._stopping.set()
+        """Make `run` return and wait for its thread, if there is one; for signals too."""
+        self._stopping = True  # an Event has a lock, which a second signal would wait for
         self._sockets.wake()
         if self._thread is not None:
             self._thread.join()
@@ -214,7 +214,7 @@ class Master:
     def run(self) -> None:
         """Serve until `stop`; closes the sockets."""
         try:
-            while not self._stopping.is_set():
+            while not self._stopping:
                 self._sockets.wait(self._patience_s())
                 self._drain()
                 if not self._looked.is_set():

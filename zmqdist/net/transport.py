@@ -345,7 +345,7 @@ class _Waker:
     """A pair of sockets with which one thread interrupts another's poll."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may come while the one before it is handled
         self.socket = context.socket(zmq.PAIR)
         self._other = context.socket(zmq.PAIR)
         for socket in (self.socket, self._other):
