@@ -17,7 +17,7 @@ import pytest
 from tests.support import Running, free_port, has_ipv6, serving
 from zmqdist import DeepDist, RowSparse, Update, ZmqDist
 from zmqdist.engines.local import LocalEngine
-from zmqdist.errors import AddressInUse, ConfigError
+from zmqdist.errors import AddressInUse, ConfigError, TrainError
 from zmqdist.options import MasterOptions
 from zmqdist.result import TrainResult
 from zmqdist.staleness import (
@@ -182,6 +182,27 @@ def test_functions_of_the_program_travel_by_value() -> None:
     with ZmqDist({"n": 0}) as dd:
         dd.train([[1, 2], [3]], lambda model, items: {"n": factor * sum(items)}, workers=1)
         assert dd.model["n"] == 18
+
+
+class BadRow(Exception):
+    """Cannot be unpickled: that would call it with its text alone."""
+
+    def __init__(self, row: int, why: str) -> None:
+        super().__init__(f"row {row}: {why}")
+
+
+class Rows:
+    def __iter__(self) -> Any:
+        yield 1
+        raise BadRow(2, "no comma")
+
+
+def test_what_the_data_raises_arrives_whatever_its_class() -> None:
+    with (
+        ZmqDist({"n": 0}) as dd,
+        pytest.raises(TrainError, match=r"the job failed: BadRow: row 2: no comma"),
+    ):
+        dd.train([Rows()], one, batch_size=1)
 
 
 # ---- in threads: options ------------------------------------------------------------------

@@ -61,8 +61,10 @@ def serve(orders: BinaryIO, answers: BinaryIO) -> None:
         data.drain()
         try:
             octets = cloudpickle.dumps(answer)
+            pickle.loads(octets)  # noqa: S301 - our own; not every exception can be made again
         except Exception:
-            octets = cloudpickle.dumps(("error", RuntimeError(repr(answer[1]))))
+            text = f"{type(answer[1]).__name__}: {answer[1]}"
+            octets = cloudpickle.dumps(("error", RuntimeError(text)))
         answers.write(octets)
         answers.flush()
 
