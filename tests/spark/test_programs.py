@@ -4,6 +4,8 @@ import gzip
 import importlib.util
 import random
 import socket
+import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +169,16 @@ def test_a_vocabulary_from_a_column(sc):
         build_vocab(Doc2Vec(vector_size=4), frame, column="words")
     with ZmqDist(expected) as dd, pytest.raises(ConfigError, match=r"got a DataFrame; pass.*\.rdd"):
         dd.train(frame, lambda model, rows: None)
+
+
+def test_a_column_is_split_where_python_splits(sc):
+    white = [char for char in map(chr, range(sys.maxunicode + 1)) if char.isspace()]
+    texts = [f"{char}left{char}{char}right" for char in white] + ["of\u200bone", "of\ufeffone"]
+    frame = SparkSession(sc).createDataFrame([(text,) for text in texts], "text string")
+    model = Word2Vec(vector_size=4, min_count=1)
+    build_vocab(model, frame)
+    counted = {word: model.wv.get_vecattr(word, "count") for word in model.wv.index_to_key}
+    assert counted == Counter(word for text in texts for word in text.split())
 
 
 def test_quickstart_shows_its_options(start):

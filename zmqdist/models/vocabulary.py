@@ -14,6 +14,9 @@ from zmqdist.errors import ConfigError, ModelError
 
 log = logging.getLogger(__name__)
 
+WHITE = "".join(filter(str.isspace, map(chr, range(0x10000))))
+"""Where `str.split` splits: more characters than the ``\\s`` of SQL has, Unicode's or not."""
+
 _Tags = dict[Any, tuple[int, int]]  # tag -> its documents, their words
 _Counted = tuple[dict[str, int], _Tags, int]  # words, tags, sentences
 
@@ -107,7 +110,7 @@ def _of_column(model: Any, frame: Any, column: str | None) -> _Counted:
             f"arrays of strings of {dict(frame.dtypes)}"
         )
     name = f"`{column.replace('`', '``')}`"
-    words = name if fitting[column] != "string" else rf"split({name}, '\\s+')"
+    words = name if fitting[column] != "string" else f"split({name}, '[{WHITE}]+')"
     found = (
         frame.selectExpr(f"explode({words}) AS word")
         .where("word <> ''")
