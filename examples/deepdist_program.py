@@ -6,6 +6,7 @@ Changed from the original: the import, and the names that gensim 4 gave things
     python examples/deepdist_program.py file:///path/to/text
 """
 
+import os
 import sys
 
 from gensim.models.word2vec import Word2Vec
@@ -26,6 +27,7 @@ def descent(model, update):  # executes on master
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     sc = SparkContext(master="local[2]")
     corpus = sc.textFile(sys.argv[1]).map(lambda line: line.split())
     with DeepDist(Word2Vec(corpus.collect())) as dd:

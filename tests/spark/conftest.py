@@ -53,6 +53,8 @@ class Program:
     """A Python program in a process group of its own, ended with all its children."""
 
     def __init__(self, path, *arguments, **environment):
+        here = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+        wanted = {**os.environ, **here, **environment}  # None: not set at all
         self.process = subprocess.Popen(
             [sys.executable, str(path), *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -60,12 +62,7 @@ class Program:
             text=True,
             start_new_session=True,
             cwd=ROOT,
-            env={
-                **os.environ,
-                "PYSPARK_PYTHON": sys.executable,
-                "SPARK_LOCAL_IP": "127.0.0.1",
-                **environment,
-            },
+            env={name: value for name, value in wanted.items() if value is not None},
         )
 
     def output(self, timeout_s):

@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import os
 import random
 import socket
 import sys
@@ -21,6 +22,7 @@ from zmqdist.models.gensim import build_vocab
 pytestmark = pytest.mark.spark
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+DEEPDIST = EXAMPLES / "deepdist_program.py"
 
 # So that the scores of the quickstart have words to compare.
 WORDS = (
@@ -46,7 +48,7 @@ def master():
 @pytest.fixture(scope="module")
 def program():
     """The example, imported by its path: its functions travel by value."""
-    spec = importlib.util.spec_from_file_location("seed", EXAMPLES / "deepdist_program.py")
+    spec = importlib.util.spec_from_file_location("seed", DEEPDIST)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -179,6 +181,28 @@ def test_a_column_is_split_where_python_splits(sc):
     build_vocab(model, frame)
     counted = {word: model.wv.get_vecattr(word, "count") for word in model.wv.index_to_key}
     assert counted == Counter(word for text in texts for word in text.split())
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A text for the example, and a PATH whose python3 knows nothing of zmqdist."""
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(" ".join(f"w{n}" for n in range(120)) for _ in range(5)))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(Path(sys._base_executable).resolve())
+    return path.as_uri(), f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+
+
+def test_the_deepdist_program_brings_its_python(start, text):
+    out = start(DEEPDIST, text[0], PYSPARK_PYTHON=None, PATH=text[1]).output(100)
+    assert out.startswith("[('w")
+
+
+def test_executors_without_zmqdist(start, text):
+    program = start(DEEPDIST, text[0], PYSPARK_PYTHON="python3", PATH=text[1])
+    message = r"ConfigError: the executors run python3, which cannot import '\w+'; on this machine"
+    with pytest.raises(AssertionError, match=message):
+        program.output(100)
 
 
 def test_quickstart_shows_its_options(start):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -42,7 +43,17 @@ class RddEngine:
         self._group = job.name
         self._context.setJobGroup(job.name, job.title, interruptOnCancel=False)
         mapped = self._rdd.mapPartitionsWithIndex(_Task(job))
-        found: list[Summary] = self._context.runJob(mapped, list, missing)
+        try:
+            found: list[Summary] = self._context.runJob(mapped, list, missing)
+        except Exception as error:
+            lacks = re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", str(error))
+            if lacks is None or "zmqdist.errors." in str(error):  # ours says what to do
+                raise
+            raise ConfigError(
+                f"the executors run {self._context.pythonExec}, which cannot import {lacks[1]!r}; "
+                'on this machine, set os.environ["PYSPARK_PYTHON"] = sys.executable before Spark '
+                "starts; on a cluster, install it for the Python there, zmqdist included"
+            ) from error
         return found
 
     def cancel(self) -> None:
