@@ -136,6 +136,21 @@ def test_text_that_gives_no_vocabulary(parts: Any, message: str) -> None:
         built(Word2Vec, parts)
 
 
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        (built(Word2Vec), [TEXT[0], "w1 w2"]),
+        (built(Doc2Vec, DOCUMENT_PARTS), [DOCUMENTS[0], TaggedDocument("w1 w2", ["d001"])]),
+    ],
+    ids=str,
+)
+def test_a_sentence_that_is_no_list_of_words(model: Any, data: Any) -> None:
+    """Its letters would be trained, most of which are not in the vocabulary."""
+    gradient = CHUNKS(model, data)
+    with pytest.raises(ModelError, match=r"a sentence is the string 'w1 w2'; expected a list of"):
+        list(gradient)
+
+
 def test_a_model_with_a_vocabulary() -> None:
     model = built(Word2Vec)
     with pytest.raises(ModelError, match=r"has a vocabulary already; to go on .*words_done = 0"):

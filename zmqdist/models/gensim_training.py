@@ -18,7 +18,7 @@ from typing import Any
 from zmqdist.errors import ConfigError, ModelError
 from zmqdist.models.tiers import REFRESH, Refresh, Tiers
 from zmqdist.models.update import Update
-from zmqdist.models.vocabulary import build_vocab
+from zmqdist.models.vocabulary import build_vocab, words_of
 from zmqdist.staleness import Asynchronous
 
 WORD_VECTORS: dict[str, Any] = {"staleness": Asynchronous()}
@@ -152,7 +152,7 @@ def _jobs(chunk: list[Any], words: int) -> Iterator[tuple[list[Any], bool]]:
 
 
 def _length(sentence: Any) -> int:
-    return len(getattr(sentence, "words", sentence))
+    return len(words_of(sentence))
 
 
 __all__ = ["TIERS", "WORD_VECTORS", "Embedding", "build_vocab", "chunk_words"]

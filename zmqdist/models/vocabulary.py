@@ -130,16 +130,27 @@ def _count(part: Iterable[Any]) -> _Counted:
     tags: _Tags = {}
     sentences = 0
     for sentence in part:
-        words: Sequence[str] = getattr(sentence, "words", sentence)
-        if isinstance(words, str):
-            raise ModelError(
-                f"a sentence is the string {words!r:.60}; expected a list of words (split it)"
-            )
+        words = words_of(sentence)
         counts.update(words)
         sentences += 1
         for tag in getattr(sentence, "tags", ()):
             _count_tag(tags, tag, 1, len(words))
     return counts, tags, sentences
+
+
+def words_of(sentence: Any) -> Sequence[str]:
+    """Return the words of a sentence or a document; a string would be one of letters.
+
+    Raises
+    ------
+    ModelError
+    """
+    words: Sequence[str] = getattr(sentence, "words", sentence)
+    if isinstance(words, str):
+        raise ModelError(
+            f"a sentence is the string {words!r:.60}; expected a list of words (split it)"
+        )
+    return words
 
 
 def _count_tag(tags: _Tags, tag: Any, documents: int, words: int) -> None:
