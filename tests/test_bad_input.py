@@ -243,6 +243,19 @@ class TestFunctions:
             assert dd.stats()["failed"] == 1
             check_usable(dd)
 
+    def test_gradient_forgets_to_return(self, caplog: pytest.LogCaptureFixture) -> None:
+        def gradient(model: Any, items: Any) -> Any:
+            model["w"] += 1
+
+        message = "gradient returned nothing in all 10 steps: a missing return?"
+        with ZmqDist(model()) as dd:
+            assert dd.train(PARTITIONS, gradient, batch_size=1, epochs=2).skipped == 10
+            assert caplog.messages.count(message) == 1
+            caplog.clear()
+            dd.train(PARTITIONS, lambda m, items: {"n": 1} if 5 in items else None, batch_size=1)
+            assert not caplog.messages
+            check_usable(dd)
+
     def test_gradient_raises_at_length(self) -> None:
         def gradient(model: Any, items: Any) -> Any:
             raise ValueError("x" * 3_000_000)

@@ -31,13 +31,8 @@ from zmqdist.core.master_state import MasterState
 from zmqdist.core.messages import Ack, Begun
 from zmqdist.core.pacing import CURVE_BYTES_PER_S, PLAIN_BYTES_PER_S
 from zmqdist.damping import RowDamping
-from zmqdist.errors import (
-    ModelError,
-    ProtocolError,
-    RemoteProtocolError,
-    UpdateError,
-    ZmqdistError,
-)
+from zmqdist.effect import Effect
+from zmqdist.errors import ModelError, ProtocolError, RemoteProtocolError, UpdateError, ZmqdistError
 from zmqdist.intake import Arrived, Intake
 from zmqdist.merge import Mean, RowTrustRegion
 from zmqdist.models.base import Parameters, parameters_of
@@ -155,6 +150,7 @@ class Master:
             max_pull_bytes=self._max_update_bytes,
             link_bytes_per_s=CURVE_BYTES_PER_S if options.keys else PLAIN_BYTES_PER_S,
         )
+        self._effect = Effect(self._publisher.moved)
         self._weighing = Weighing(
             self.state.policy, options.max_norm, self.damping, self.state.totals
         )
@@ -189,6 +185,7 @@ class Master:
         """
         self._checkpoints.lend(descent, train)
         self.descent, self.error = descent, None
+        self._effect = Effect(self._publisher.moved)
         self._looked.clear()
         self._sockets.wake()
         while self.alive and not self._looked.wait(IDLE_S):
@@ -367,7 +364,7 @@ class Master:
             self._publisher.touched(update, only=True)
         else:
             self._publisher.touched(update, only=False)
-            self.descent(self.model, update)
+            self._effect.look(update, self.descent(self.model, update))
             self.parameters.arrays(), self.parameters.scalars()  # still what they were
         self.state.totals.descent_s += time.monotonic() - started
 

@@ -86,10 +86,15 @@ class Publisher:
 
         Workers that hold that version would not ask for it: they are to start over.
         """
-        if 0 <= self._state.version == self._state.published and self._snapshot.differs():
+        if self.moved():
             self._state.start_over()
             self._answered.clear()
             self._snapshot = self._nothing()
+
+    def moved(self) -> bool | None:
+        """Whether the model is not its version, to the bit; None if that is not published."""
+        published = 0 <= self._state.version == self._state.published
+        return self._snapshot.differs() if published else None
 
     def _nothing(self) -> Snapshot:
         versions = Versions() if self._state.policy.needs.base else None

@@ -189,6 +189,9 @@ class Training:
                 self.result.stopped = str(enough)
                 incarnation = plan.incarnation
             whole = plan.keep(incarnation)
+        idle, result = self.result.skipped, self.result
+        if idle and not (result.applied or result.rejected or self._options.tiers):
+            log.warning("gradient returned nothing in all %d steps: a missing return?", idle)
 
     def _run_epoch(
         self, plan: Plan, driver: Driver, begun: Begun, number: int, progress: Progress
