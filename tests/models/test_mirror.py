@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmqdist.models.base import parameters_of
-from zmqdist.models.mirror import Mirror
+from zmqdist.models.mirror import Mirror, _warn
 from zmqdist.models.snapshot import Replica
 from zmqdist.wire.rows import RowSparse
 
@@ -83,6 +82,7 @@ def test_a_gradient_that_only_reads(steps: list[list[list[int] | None]]) -> None
 
 @given(versions, st.sampled_from(["row", "vector", "anew"]))
 def test_a_gradient_that_trains_its_model(steps: list[list[list[int] | None]], how: str) -> None:
+    _warn.cache_clear()
     pair = Pair()
     for news in steps:
         for rows in news:
@@ -97,6 +97,7 @@ def test_a_gradient_that_trains_its_model(steps: list[list[list[int] | None]], h
             pair.model["w"] = pair.model["w"] + 1
     if len(steps) > 1 and not steps[1]:  # nothing came that hides what the first step did
         assert pair.mirror.trained == {"row": {"w"}, "vector": {"v"}, "anew": {"w"}}[how]
+    assert not _warn.cache_info().currsize  # it did so from the first step on
 
 
 def test_of_a_gradient_that_only_reads_nothing_is_copied_but_news(monkeypatch: Any) -> None:
@@ -135,16 +136,39 @@ def test_what_came_hides_a_change_once_only() -> None:
 
 
 def test_one_that_begins_to_train_is_found_out(caplog: pytest.LogCaptureFixture) -> None:
-    pair = Pair()
-    for _ in range(5):
-        pair.read()
-    with caplog.at_level(logging.WARNING):
+    _warn.cache_clear()
+    for _ in range(3):  # partitions of one process
+        pair = Pair()
+        for _ in range(5):
+            pair.read()
         for _ in range(4):
             pair.model["w"] += 1
             pair.read()
-    assert "begun to change w" in caplog.text
+        pair.check()
+        assert pair.mirror.trained == {"w"}
+    assert [text for text in caplog.messages if "begun to change w" in text] == caplog.messages
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("rows", [None, [7], list(range(8))])
+def test_one_that_trains_from_the_first_step_on_is_no_surprise(
+    rows: list[int] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even if the versions that came after its first steps hid what it did."""
+    _warn.cache_clear()
+    pair = Pair()
+    pair.read()
+    for _ in range(3):
+        pair.model["w"][7] += 1
+        pair.publish(rows)
+        pair.read()
+    assert not pair.mirror.trained
+    for _ in range(2):
+        pair.model["w"][7] += 1
+        pair.read()
     pair.check()
     assert pair.mirror.trained == {"w"}
+    assert not caplog.messages
 
 
 def test_numpy_makes_a_scalar_of_an_array_without_dimension() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -57,6 +58,7 @@ class Mirror:
         self._untouched: set[str] = set()
         # Of these, rows that came when it was looked at, which hid what was done to them.
         self._unsure: dict[str, NDArray[Any]] = {}
+        self._left_alone: set[str] = set()  # by a step at least
         self._filled: dict[str, NDArray[Any]] = {}
         self._reads = 0
 
@@ -109,12 +111,17 @@ class Mirror:
         if changed:
             self._untouched.discard(name)
             self.trained.add(name)
-            if self._reads > 1:
-                log.warning(
-                    "the gradient has begun to change %s; from now on that is undone before "
-                    "each step",
-                    name,
-                )
+            if name in self._left_alone:
+                _warn(name)
+        elif not len(self._unsure[name]):
+            self._left_alone.add(name)
+
+
+@functools.cache  # once in a process, however many partitions it runs
+def _warn(name: str) -> None:
+    log.warning(
+        "the gradient has begun to change %s; from now on that is undone before each step", name
+    )
 
 
 _NOTHING = np.empty(0, np.intp)
