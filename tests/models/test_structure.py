@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gensim.models import Word2Vec
+from pyspark.accumulators import INT_ACCUMULATOR_PARAM, Accumulator
 
 from zmqdist.errors import ConfigError
 from zmqdist.models import parameters_of
@@ -127,6 +128,21 @@ def test_other_unpicklable_parts_are_named() -> None:
     model = {"w": np.ones(1)}
     with pytest.raises(ConfigError, match=r"the dict cannot be sent.*because of 'lock':"):
         dump_structure(model, parameters_of(model), {"lock": threading.Lock(), "n": 1})
+
+
+def test_accumulators_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyspark.accumulators._accumulatorRegistry", {})
+    seen: Any = Accumulator(0, 0, INT_ACCUMULATOR_PARAM)
+
+    def gradient(model: Any, items: Any) -> Any:
+        seen.add(len(items))
+
+    model = {"w": np.ones(1)}
+    message = (
+        r"'gradient' cannot be sent .*because of 'seen': a Spark accumulator .*metrics={.*}\)$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        dump_structure(model, parameters_of(model), gradient)
 
 
 def test_a_missing_module_is_named() -> None:

@@ -100,6 +100,12 @@ class _Pickler(cloudpickle.Pickler):
             return self._blanks[id(obj)][1:]
         if hasattr(obj, "_pickle_registry"):  # a broadcast variable
             self.references.append(obj)
+        # Spark forgets one after the task that unpickled it, and we unpickle but once.
+        if f"{type(obj).__module__}.{type(obj).__name__}" == "pyspark.accumulators.Accumulator":
+            raise ConfigError(
+                "a Spark accumulator counts in the first task of each Python worker only; have "
+                "gradient return its figures as Update(update, metrics={'name': number})"
+            )
         # cloudpickle 3.1.3 drops the file's name, and tracebacks would lose the user's lines
         if isinstance(obj, CodeType) and obj.co_filename:
             return _located, (obj.replace(co_filename=""), obj.co_filename)
@@ -145,10 +151,12 @@ def _explained(
             continue
         inner = [name for name, value in _inside(part) if _failure(value, parameters)]
         at = f", because of {', '.join(map(repr, inner))}" if inner else ""
+        what = f"{title} cannot be sent to the workers{at}: {cause}"
+        if isinstance(cause, ConfigError):
+            return ConfigError(what)
         return ConfigError(
-            f"{title} cannot be sent to the workers{at}: {cause}; locks, open files, sockets and "
-            "the SparkContext live on the driver only: keep them out of the model and make "
-            "what gradient needs inside of gradient"
+            f"{what}; locks, open files, sockets and the SparkContext live on the driver only: "
+            "keep them out of the model and make what gradient needs inside of gradient"
         )
     return ConfigError(f"the model and gradient cannot be sent to the workers together: {error}")
 
