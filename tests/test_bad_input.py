@@ -34,6 +34,7 @@ from zmqdist.errors import (
 from zmqdist.merge import Adasum, Mean, RowTrustRegion, Sum, TouchedMean
 from zmqdist.models.tiers import REFRESH, Tiers
 from zmqdist.net.security import ClientKeys, KeyPair, MasterKeys, write_key_files
+from zmqdist.optim import SGD
 from zmqdist.staleness import (
     Asynchronous,
     BoundedStaleness,
@@ -381,7 +382,7 @@ class TestData:
             ({"batch_size": -1}, "batch_size is -1; expected"),
             ({"max_updates": 0}, "max_updates is 0; expected"),
             ({"timeout_s": 0}, "timeout_s is 0; expected seconds > 0"),
-            ({"workers": 0}, "workers is 0; expected at least 1"),
+            ({"workers": 0}, "workers is 0; expected an integer >= 1"),
             ({"tiers": Tiers(), "batch_size": 5}, "give tiers= or batch_size=, not both"),
         ],
         ids=str,
@@ -464,6 +465,81 @@ class TestData:
             ZmqDist(model(), **options)
 
     @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"port": True}, "port is True; expected an integer from 0 to 65535"),
+            ({"max_in_flight": True}, "max_in_flight is True; expected an integer >= 1"),
+            ({"publish_every": "2"}, "publish_every is '2'; expected an integer >= 1, or None"),
+            ({"publish_every": 1.5}, "publish_every is 1.5; expected an integer >= 1, or None"),
+            ({"publish_interval_s": "1"}, "publish_interval_s is '1'; expected seconds >= 0, or"),
+            ({"publish_bytes_per_s": "1MB"}, "publish_bytes_per_s is '1MB'; expected bytes > 0"),
+            ({"max_norm": "1"}, "max_norm is '1'; expected a number > 0, or None"),
+            ({"max_norm": True}, "max_norm is True; expected a number > 0, or None"),
+            ({"lease_s": "30"}, "lease_s is '30'; expected seconds > 0"),
+            ({"lease_s": float("inf")}, "lease_s is inf; expected seconds > 0 and finite"),
+            ({"checkpoint_every_s": "60"}, "checkpoint_every_s is '60'; expected seconds > 0"),
+            ({"checkpoint": 5}, "checkpoint is 5; expected a path, or None"),
+            ({"record": 5}, "record is 5; expected a path, or None"),
+            ({"keys": 5, "master": "h:1"}, "keys is 5; expected a path, or None"),
+            ({"host": 5}, "host is 5; expected an address of this machine, or None"),
+            ({"master": 5}, "address 5 is not understood; expected tcp://HOST:PORT"),
+            ({"progress": 5}, "progress is 5; expected True, False, a unit such as 'words', or N"),
+            ({"staleness": "bounded:x"}, r"'bounded:x': invalid .*'x'; expected bounded:N"),
+        ],
+        ids=str,
+    )
+    def test_options_of_another_type(self, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            ZmqDist(model(), **options)
+
+    @pytest.mark.parametrize(
+        ("options", "flag"),
+        [
+            ({"staleness": "auto"}, "with --staleness"),
+            ({"merge": RowTrustRegion()}, "with --merge"),
+            ({"port": 5000}, "with --port"),
+            ({"lease_s": 60}, "with --lease"),
+            ({"max_norm": 1.0}, "with --max-norm"),
+            ({"publish_bytes_per_s": 1e6}, "with --publish-bytes-per-s"),
+            ({"checkpoint": "run7"}, "with --checkpoint"),
+            ({"checkpoint_every_s": 5}, "with --checkpoint-every"),
+            ({"record": "run.csv"}, "with --record"),
+            ({"publish_every": 8}, "which publishes as often as costs allow"),
+            ({"publish_interval_s": 1}, "which publishes as often as costs allow"),
+        ],
+        ids=str,
+    )
+    def test_options_of_a_master_elsewhere(self, options: dict[str, Any], flag: str) -> None:
+        (name,) = options
+        message = f"{name}= is for a master started here; .* zmqdist-master,? {flag}$"
+        with pytest.raises(ConfigError, match=message):
+            ZmqDist(model(), master="tcp://h:1", **options)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"epochs": True}, "epochs is True; expected an integer >= 1$"),
+            ({"epochs": None}, "epochs is None; expected an integer >= 1$"),
+            ({"batch_size": "50"}, "batch_size is '50'; expected an integer >= 1, or None"),
+            ({"timeout_s": "x"}, "timeout_s is 'x'; expected seconds > 0, or None"),
+            ({"evaluate": len, "evaluate_every_s": "x"}, "evaluate_every_s is 'x'; expected sec"),
+            ({"tiers": 64}, r"tiers is 64; expected Tiers\(\.\.\.\) of zmqdist.models.tiers, or"),
+            ({"workers": "2"}, "workers is '2'; expected an integer >= 1, or None"),
+            ({"workers": 1.5}, "workers is 1.5; expected an integer >= 1, or None"),
+            ({"callbacks": print}, "callbacks is <built-in function print>; expected a list of f"),
+            ({"callbacks": [5]}, r"callbacks is \[5\]; expected a list of functions"),
+            ({"descent": 5}, r"descent is 5; expected a function .* or an optimizer, as Adam\(0"),
+            ({"descent": "adam"}, "descent is 'adam'; expected a function"),
+            ({"descent": SGD}, r"descent is the class SGD; expected .*: SGD\(\.\.\.\)"),
+            ({"gradient": Tiers}, r"gradient is the class Tiers; .*: Tiers\(\.\.\.\)"),
+        ],
+        ids=str,
+    )
+    def test_options_of_train_of_another_type(self, options: dict[str, Any], message: str) -> None:
+        with ZmqDist(model()) as dd, pytest.raises(ConfigError, match=message):
+            dd.train(PARTITIONS, **{"gradient": count, **options})
+
+    @pytest.mark.parametrize(
         ("make", "message"),
         [
             (lambda: BoundedStaleness(-1), "max_staleness is -1; expected an integer >= 0"),
@@ -535,6 +611,12 @@ class TestAddresses:
             serving(model(), bind_host="192.0.2.1"),
         ):
             pass
+
+    def test_host_that_nobody_here_knows(self) -> None:
+        message = r"machine, .*, does not know the host 'no\.such\.host\.invalid': .*; leave host= "
+        with ZmqDist(model(), host="no.such.host.invalid") as dd:
+            with pytest.raises(ConfigError, match=message):
+                dd.train(PARTITIONS, count)
 
     def test_worker_is_told_a_wrong_address(self) -> None:
         with ZmqDist(model(), security="none", host="127.0.0.1") as dd:

@@ -33,7 +33,7 @@ from zmqdist.options import (
     MasterOptions,
     StopWhen,
     TrainOptions,
-    check_links,
+    check_kinds,
     check_place,
 )
 from zmqdist.result import TrainResult
@@ -160,8 +160,7 @@ class ZmqDist:
         record: str | Path | None = None,
         progress: bool | str | None = None,
     ) -> None:
-        check_links(security, max_in_flight, replica)
-        check_place(master, keys, checkpoint, record, publish_bytes_per_s)
+        check_kinds(locals())
         self._options = MasterOptions(
             port=port,
             publish_port=publish_port,
@@ -178,6 +177,7 @@ class ZmqDist:
             resume=resume if master is None else False,
             record=record,
         )
+        check_place(master, keys, self._options)
         self._parameters = parameters_of(model)
         self._model = model
         self._host = host
@@ -356,7 +356,7 @@ class ZmqDist:
             evaluate=evaluate,
             evaluate_every_s=evaluate_every_s,
             stop_when=stop_when,
-            callbacks=tuple(callbacks),
+            callbacks=callbacks,
             max_updates=max_updates,
             timeout_s=timeout_s,
             max_in_flight=self._max_in_flight,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,76 @@ Descent = Callable[[Any, Any], object]
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What an option has to be: a description for people, and a test."""
+
+    description: str
+    fits: Callable[[Any], bool]
+
+    def or_none(self) -> Kind:
+        """Return the kind of an option that need not be given."""
+        return Kind(f"{self.description}, or None", lambda v: v is None or self.fits(v))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_COUNT = Kind("an integer >= 1", lambda v: type(v) is int and v >= 1)
+_FUNCTION = Kind("a function", callable)
+_PATH = Kind("a path", lambda v: isinstance(v, str | os.PathLike))
+_PORT = Kind("an integer from 0 to 65535", lambda v: type(v) is int and 0 <= v < 65536)
+_SECONDS = Kind("seconds > 0", lambda v: _is_number(v) and v > 0)
+
+KINDS = {
+    "batch_size": _COUNT.or_none(),
+    "callbacks": Kind(
+        "a list of functions", lambda v: isinstance(v, Sequence) and all(map(callable, v))
+    ),
+    "checkpoint": _PATH.or_none(),
+    "checkpoint_every_s": _SECONDS,
+    "epochs": _COUNT,
+    "evaluate": _FUNCTION.or_none(),
+    "evaluate_every_s": _SECONDS.or_none(),
+    "host": Kind("an address of this machine", lambda v: isinstance(v, str)).or_none(),
+    "keys": Kind("a path", lambda v: isinstance(v, str | os.PathLike | MasterKeys)).or_none(),
+    "lease_s": Kind("seconds > 0 and finite", lambda v: _is_number(v) and 0 < v < math.inf),
+    "max_in_flight": _COUNT,
+    "max_norm": Kind("a number > 0", _SECONDS.fits).or_none(),
+    "max_updates": _COUNT.or_none(),
+    "port": _PORT,
+    "progress": Kind(
+        "True, False, a unit such as 'words'", lambda v: isinstance(v, bool | str)
+    ).or_none(),
+    "publish_bytes_per_s": Kind("bytes > 0", _SECONDS.fits).or_none(),
+    "publish_every": _COUNT.or_none(),
+    "publish_interval_s": Kind("seconds >= 0", lambda v: _is_number(v) and v >= 0).or_none(),
+    "publish_port": _PORT,
+    "record": _PATH.or_none(),
+    "replica": Kind(f"one of {', '.join(REPLICAS)}", REPLICAS.__contains__),
+    "resume": Kind("True, False or 'auto'", lambda v: v in (True, False, "auto")),
+    "security": Kind("'curve' or 'none'", lambda v: v in ("curve", "none")),
+    "stop_when": _FUNCTION.or_none(),
+    "tiers": Kind("Tiers(...) of zmqdist.models.tiers", lambda v: isinstance(v, Tiers)).or_none(),
+    "timeout_s": _SECONDS.or_none(),
+    "workers": _COUNT.or_none(),
+}
+"""What the options of `zmqdist.api.ZmqDist` and of its `train()` have to be."""
+
+
+def check_kinds(options: Mapping[str, object]) -> None:
+    """Refuse options that are not of their kind.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name, kind in KINDS.items():
+        if name in options and not kind.fits(options[name]):
+            raise ConfigError(f"{name} is {options[name]!r:.80}; expected {kind.description}")
+
+
+@dataclass(frozen=True)
 class MasterOptions:
     """Options of a master; `zmqdist.api.ZmqDist` describes them."""
 
@@ -50,10 +122,7 @@ class MasterOptions:
     record: str | Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("port", "publish_port"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or not 0 <= number < 65536:
-                raise ConfigError(f"{name} is {number!r}; expected an integer from 0 to 65535")
+        check_kinds(vars(self))
         if self.codec not in CODECS:
             raise ConfigError(f"codec is {self.codec!r}; expected one of {', '.join(CODECS)}")
         if not isinstance(self.policy, Policy):
@@ -74,21 +143,14 @@ class MasterOptions:
                 f"merge={self.merge!r} merges several updates, but {self.policy!r} applies them "
                 "one by one; use staleness=SoftSync(n), or merge=RowTrustRegion(cap)"
             )
-        if self.resume not in (True, False, "auto"):
-            raise ConfigError(f"resume is {self.resume!r}; expected True, False or 'auto'")
         if self.resume and self.checkpoint is None:
             raise ConfigError("resume= needs checkpoint=DIR: where to go on from")
-        every_s = self.checkpoint_every_s
-        if isinstance(every_s, bool) or not isinstance(every_s, int | float) or not every_s > 0:
-            raise ConfigError(f"checkpoint_every_s is {every_s!r}; expected seconds > 0")
-        if not self.lease_s > 0:
-            raise ConfigError(f"lease_s is {self.lease_s!r}; expected seconds > 0")
-        if self.max_norm is not None and not self.max_norm > 0:
-            raise ConfigError(f"max_norm is {self.max_norm!r}; expected a number > 0, or None")
-        self.pacing()
 
     def check_descent(self, descent: Descent | None) -> None:
-        """Refuse a policy for gradients where updates are added as they are."""
+        """Refuse what is no descent, and none with a policy for gradients."""
+        if descent is not None:
+            expected = "a function (model, update) or an optimizer, as Adam(0.01) of zmqdist.optim"
+            _check_function("descent", descent, expected)
         if descent is None and self.policy.of_gradients:
             raise ConfigError(
                 f"{self.policy!r} takes updates for gradients, but without a descent they are "
@@ -111,49 +173,41 @@ class MasterOptions:
         return Pacing(self.publish_every, self.publish_interval_s, self.publish_bytes_per_s)
 
 
-def check_place(
-    master: str | None,
-    keys: object,
-    checkpoint: object,
-    record: object,
-    publish_bytes_per_s: object,
-) -> None:
+FLAGS = {
+    "policy": "with --staleness",
+    "merge": "with --merge",
+    "port": "with --port",
+    "publish_port": "with --publish-port",
+    "publish_every": "which publishes as often as costs allow",
+    "publish_interval_s": "which publishes as often as costs allow",
+    "publish_bytes_per_s": "with --publish-bytes-per-s",
+    "max_norm": "with --max-norm",
+    "lease_s": "with --lease",
+    "checkpoint": "with --checkpoint",
+    "checkpoint_every_s": "with --checkpoint-every",
+    "record": "with --record",
+}
+"""What a master elsewhere has in place of an option."""
+
+
+def check_place(master: str | None, keys: object, options: MasterOptions) -> None:
     """Refuse options for a master started here if `master` is elsewhere, and the reverse.
 
     Raises
     ------
     ConfigError
     """
-    if master is not None:
-        parse_address(master)
-    elif keys is not None:
-        raise ConfigError("keys= is the key file for master=; one started here makes its own")
-    here = {
-        "checkpoint": checkpoint,
-        "record": record,
-        "publish_bytes_per_s": publish_bytes_per_s,
-    }
-    for name, value in here.items():
-        if value is not None and master is not None:
+    if master is None:
+        if keys is not None:
+            raise ConfigError("keys= is the key file for master=; one started here makes its own")
+        return
+    parse_address(master)
+    for name, instead in FLAGS.items():
+        if getattr(options, name) != getattr(MasterOptions(), name):
+            option = "staleness" if name == "policy" else name
             raise ConfigError(
-                f"{name}= is for a master started here; start zmqdist-master with "
-                f"--{name.replace('_', '-')}"
+                f"{option}= is for a master started here; start zmqdist-master {instead}"
             )
-
-
-def check_links(security: str, max_in_flight: int, replica: str) -> None:
-    """Refuse what `zmqdist.api.ZmqDist` cannot give its workers.
-
-    Raises
-    ------
-    ConfigError
-    """
-    if security not in ("curve", "none"):
-        raise ConfigError(f"security is {security!r}; expected 'curve' or 'none'")
-    if not isinstance(max_in_flight, int) or max_in_flight < 1:
-        raise ConfigError(f"max_in_flight is {max_in_flight!r}; expected an integer >= 1")
-    if replica not in REPLICAS:
-        raise ConfigError(f"replica is {replica!r}; expected one of {', '.join(REPLICAS)}")
 
 
 @dataclass(frozen=True)
@@ -167,7 +221,7 @@ class TrainOptions:
     evaluate: Evaluate | None
     evaluate_every_s: float | None
     stop_when: StopWhen | None
-    callbacks: tuple[Callback, ...]
+    callbacks: Sequence[Callback]
     max_updates: int | None
     timeout_s: float | None
     max_in_flight: int
@@ -191,12 +245,8 @@ class TrainOptions:
         return f"batch_size={self.batch_size}" if self.batch_size else ""
 
     def __post_init__(self) -> None:
-        if not callable(self.gradient):
-            raise ConfigError(f"gradient is {self.gradient!r:.80}; expected a function")
-        for name in ("epochs", "batch_size", "max_updates"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name} is {value!r}; expected an integer >= 1")
+        _check_function("gradient", self.gradient, "a function (model, data)")
+        check_kinds(vars(self))
         if self.tiers is not None and self.batch_size is not None:
             raise ConfigError(
                 "give tiers= or batch_size=, not both: with tiers the gradient yields"
@@ -206,14 +256,14 @@ class TrainOptions:
                 f"codec={self.codec!r} rounds updates of their own; with tiers=, "
                 "Tiers(keep_bits=) does"
             )
-        for name in ("evaluate", "stop_when"):
-            function = getattr(self, name)
-            if function is not None and not callable(function):
-                raise ConfigError(f"{name} is {function!r:.80}; expected a function")
         for name in ("evaluate_every_s", "stop_when"):
             if self.evaluate is None and getattr(self, name) is not None:
                 raise ConfigError(f"{name}= is for evaluate=, which is not given")
-        for name in ("evaluate_every_s", "timeout_s"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} is {value!r}; expected seconds > 0")
+
+
+def _check_function(name: str, function: object, expected: str) -> None:
+    if isinstance(function, type):
+        made = f"{function.__name__}(...)"
+        raise ConfigError(f"{name} is the class {function.__name__}; expected {expected}: {made}")
+    if not callable(function):
+        raise ConfigError(f"{name} is {function!r:.80}; expected {expected}")

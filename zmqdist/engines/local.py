@@ -29,6 +29,7 @@ from zmqdist.errors import (
     TrainError,
     ZmqdistError,
 )
+from zmqdist.options import check_kinds
 from zmqdist.task import Summary
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,7 @@ class LocalEngine:
     def __init__(self, partitions: Sequence[Any], workers: int | None = None) -> None:
         if not len(partitions):
             raise ConfigError("train() got an empty list; expected at least one partition")
-        if workers is not None and workers < 1:
-            raise ConfigError(f"workers is {workers!r}; expected at least 1")
+        check_kinds({"workers": workers})
         for index, part in enumerate(partitions):
             if isinstance(part, (str, bytes)) or not hasattr(part, "__iter__"):
                 raise ConfigError(

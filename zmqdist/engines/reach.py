@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from zmqdist.engines import spark_driver_host
 from zmqdist.errors import ConfigError
 from zmqdist.net.address import is_loopback, parse_address
@@ -37,12 +39,21 @@ def check_reach(address: str, host: str | None) -> None:
     Raises
     ------
     ConfigError
-        The tasks run elsewhere, and the master listens on loopback.
+        The tasks run elsewhere, and the master listens on loopback; or they run here, where
+        nobody knows the host.
     """
+    own, _ = parse_address(address)
     spark_host = spark_driver_host()
+    if spark_host is None:
+        try:
+            socket.getaddrinfo(own, None)  # as the workers will, which run here
+        except OSError as error:
+            raise ConfigError(
+                f"this machine, where the workers run, does not know the host {own!r}: {error}; "
+                "leave host= and $ZMQDIST_HOST out, or give an address"
+            ) from None
     if spark_host is None or is_loopback(spark_host):
         return
-    own, _ = parse_address(address)
     if is_loopback(own) and host is None:
         raise ConfigError(
             f"the master listens on {own} only, but Spark's driver is {spark_host}: create "

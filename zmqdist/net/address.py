@@ -23,7 +23,7 @@ def parse_address(text: str) -> tuple[str, int]:
     ConfigError
         If there is no host or the port is no number from 1 to 65535.
     """
-    scheme, _, rest = text.rpartition("://")
+    scheme, _, rest = str(text).rpartition("://")
     host, _, port = rest.rpartition(":")
     host = host.strip("[]")
     if scheme not in ("", "tcp") or not host or not port.isdigit() or not 0 < int(port) < 65536:

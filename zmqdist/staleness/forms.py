@@ -120,8 +120,9 @@ def _parse_one(part: str, text: str) -> Policy:
         raise ConfigError(f"unknown staleness policy {text!r}; expected {expected}")
     try:
         return form.make(*(read(w) for w, (_, read) in zip(words, form.options, strict=False)))
-    except ValueError as error:  # ConfigError is one, too
-        raise ConfigError(f"staleness policy {text!r}: {error}") from None
+    except ValueError as error:  # ConfigError is one, too, and says what is expected
+        expected = "" if isinstance(error, ConfigError) else f"; expected {form.usage(name)}"
+        raise ConfigError(f"staleness policy {text!r}: {error}{expected}") from None
 
 
 def as_policy(staleness: Policy | str | Sequence[Policy | str] | None) -> Policy:
