@@ -91,7 +91,7 @@ class ZmqDist:
         travels.
     replica : {"auto", "shared", "private"}, default="auto"
         Whether the workers of a host share one copy of the published model, which one of
-        them receives for all. ``"auto"``: if the model has a megabyte or more. A gradient
+        them receives for all. ``"auto"``: if the model has 256 KiB or more. A gradient
         that trains in place (``tiers=``) always has its own.
     max_norm : float, optional
         Largest L2 norm of an update, over all its floats. One with a larger norm is scaled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from zmqdist.errors import UpdateError
+from zmqdist.errors import ConfigError, UpdateError
 from zmqdist.models import parameters_of
 from zmqdist.models.delta import add, delta
 from zmqdist.wire.rows import RowSparse
@@ -46,6 +47,25 @@ def test_an_untouched_model_gives_a_falsy_update() -> None:
     with delta(model) as update:
         model["w"] = model["w"].copy()
     assert not update
+
+
+def test_only_what_is_named_and_what_is_inside_of_it() -> None:
+    model = SimpleNamespace(
+        layers=[np.zeros((2, 2)), {"bias": np.zeros(2)}], layers_=np.zeros(2), loss=9.0, seen=0
+    )
+    with delta(model, only=("layers", "seen")) as update:
+        model.layers[0] += 1
+        model.layers[1]["bias"] += 1
+        model.layers_ += 1
+        model.loss, model.seen = 0.5, 10
+    assert list(update) == ["layers[0]", "layers[1].bias", "seen"]
+    with delta(model, only="layers[1].bias") as update:
+        model.layers[0] += 1
+        model.layers[1]["bias"] += 1
+    assert list(update) == ["layers[1].bias"]
+    message = r"delta\(only=\) names 'weights', expected names from \['layers\[0\]'"
+    with pytest.raises(ConfigError, match=message), delta(model, only=("seen", "weights")):
+        pass
 
 
 def test_an_error_passes_through_and_leaves_the_update_empty() -> None:
@@ -117,6 +137,21 @@ def test_add_to_a_model_that_is_an_array() -> None:
     add(w, {"model": np.ones((2, 2))})
     add(parameters_of(w), RowSparse([0], np.ones((1, 2)), (2, 2)))
     assert w.tolist() == [[3, 3], [2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("model", "update", "path"),
+    [
+        ({"a": {"w": np.zeros(2)}}, {"a": {"w": np.ones(2)}}, "a.w"),
+        ([np.zeros(2)], [np.ones(2)], "[0]"),
+        ({0: np.zeros(2)}, {0: np.ones(2)}, "[0]"),
+    ],
+)
+def test_what_is_inside_of_others_goes_by_its_path(model: Any, update: Any, path: str) -> None:
+    message = rf"names from \['{re.escape(path)}'\], by path as in layers\[0\]\.bias; "
+    with pytest.raises(UpdateError, match=message):
+        add(model, update)
+    add(model, {path: np.ones(2)})
 
 
 def test_add_replaces_read_only_arrays() -> None:

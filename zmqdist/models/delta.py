@@ -6,14 +6,14 @@ is the descent that goes with it, used where none is given.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zmqdist.errors import UpdateError
+from zmqdist.errors import ConfigError, UpdateError
 from zmqdist.models.arrays import ROOT
 from zmqdist.models.base import Parameters, Scalar, as_scalar, parameters_of
 from zmqdist.models.changes import changed_rows, differ
@@ -21,13 +21,18 @@ from zmqdist.wire.rows import RowSparse
 
 
 @contextmanager
-def delta(model: Any) -> Iterator[dict[str, Any]]:
+def delta(model: Any, only: str | Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """Record what the body changes in the model.
 
     Parameters
     ----------
     model : object
         A model, or its `Parameters`. It keeps the values that the body gives it.
+    only : str or sequence of str, optional
+        Names of parameters, or of what they are inside of: ``"layers"`` for
+        ``layers[0].bias`` and the like. Others stay out of the update. Default: all. Name
+        what adds up: of a value that each step sets anew, such as a loss or a running mean,
+        the differences of several workers add up to nonsense.
 
     Yields
     ------
@@ -42,6 +47,8 @@ def delta(model: Any) -> Iterator[dict[str, Any]]:
     ------
     ModelError
         The model has nothing to learn, or the body changed a shape or dtype.
+    ConfigError
+        `only` names what the model has not.
 
     Examples
     --------
@@ -51,17 +58,18 @@ def delta(model: Any) -> Iterator[dict[str, Any]]:
     ...     return update
     """
     parameters = parameters_of(model)
-    arrays = {name: np.array(array, order="C") for name, array in parameters.arrays().items()}
-    scalars = parameters.scalars()
+    arrays, scalars = parameters.arrays(), parameters.scalars()
+    names = _chosen([*arrays, *scalars], [only] if isinstance(only, str) else only)
+    arrays = {name: np.array(arrays[name], order="C") for name in arrays if name in names}
     update: dict[str, Any] = {}
     yield update
     changes: dict[str, Any] = {}
     for name, after in parameters.arrays().items():
-        change = _array_change(arrays.pop(name), after)
+        change = _array_change(arrays.pop(name), after) if name in names else None
         if change is not None:
             changes[name] = change
     for name, number in parameters.scalars().items():
-        if parameters.adds_up(name) and _moved(scalars[name], number):
+        if name in names and parameters.adds_up(name) and _moved(scalars[name], number):
             changes[name] = number - scalars[name]
     update.update(changes)
 
@@ -92,8 +100,8 @@ def add(model: Any, update: Any) -> None:
         if not isinstance(parameters.model, np.ndarray):
             raise UpdateError(
                 f"the update is a {type(update).__name__}, expected a dict of parameter name -> "
-                f"change with names from {_names(parameters)}; return one from gradient, or give "
-                "train() a descent that takes what gradient returns"
+                f"change with names from {_expected(parameters)}; return one from gradient, or "
+                "give train() a descent that takes what gradient returns"
             )
         update = {ROOT: update}
     arrays, scalars = parameters.arrays(), parameters.scalars()
@@ -105,7 +113,7 @@ def add(model: Any, update: Any) -> None:
             changes[name] = scalars[name] + _step(name, change, scalars[name])
         else:
             raise UpdateError(
-                f"the update names {name!r}, expected names from {_names(parameters)}; use the "
+                f"the update names {name!r}, expected names from {_expected(parameters)}; use the "
                 "names of the model's parameters, or give train() a descent of your own"
             )
     for name in changes:
@@ -169,5 +177,21 @@ def _step(name: str, change: Any, number: Scalar) -> Scalar:
     return step
 
 
-def _names(parameters: Parameters) -> list[str]:
-    return [*parameters.arrays(), *parameters.scalars()][:20]
+def _expected(parameters: Parameters) -> str:
+    names = [*parameters.arrays(), *parameters.scalars()]
+    paths = not all(map(str.isidentifier, names))
+    return f"{names[:20]}" + ", by path as in layers[0].bias" * paths
+
+
+def _chosen(names: list[str], only: Sequence[str]) -> set[str]:
+    """Return the names that `only` stands for."""
+    chosen = set() if only else set(names)
+    for part in only:
+        its = {n for n in names if n == part or n.startswith((f"{part}.", f"{part}["))}
+        if not its:
+            raise ConfigError(
+                f"delta(only=) names {part!r}, expected names from {names[:20]} or the beginning "
+                "of a path, such as 'layers' for layers[0].bias"
+            )
+        chosen |= its
+    return chosen
