@@ -144,6 +144,13 @@ def test_says_that_the_data_is_empty(sc, batch_size):
         check(dd, dd.train(sc.parallelize([1], 1), one, add), 1)
 
 
+def test_says_that_spark_was_stopped(sc, monkeypatch):
+    rdd = sc.parallelize(range(9), 3)
+    monkeypatch.setattr(sc, "_jsc", None)  # as stop() leaves it
+    with ZmqDist(counter()) as dd, pytest.raises(ConfigError, match="Spark was stopped, and the R"):
+        dd.train(rdd, one, add)
+
+
 def test_names_what_cannot_be_sent_to_the_workers(sc):
     lock = threading.Lock()
 

@@ -26,12 +26,16 @@ class RddEngine:
     Raises
     ------
     ConfigError
-        If the RDD has no partitions.
+        If the RDD has no partitions, or its Spark was stopped.
     """
 
     def __init__(self, rdd: Any) -> None:
         self._rdd = rdd
         self._context: SparkContext = rdd.context
+        if self._context._jsc is None:
+            raise ConfigError(
+                "Spark was stopped, and the RDD with it; start a session and make the RDD anew"
+            )
         self._group = ""
         self.partitions: int = rdd.getNumPartitions()
         self.at_once = self.partitions  # if Spark has the cores
