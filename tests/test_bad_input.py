@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.support import Running, epoch, eventually, free_port, serving, work
@@ -361,6 +362,10 @@ class TestData:
             ([[], [], ()], r"data is empty: none of the partitions holds an item; check the input"),
             ([1, 2], r"partition 0 is a int; expected an iterable .*list of partitions"),
             ([["a"], "text"], r"partition 1 is a str; expected an iterable"),
+            (
+                [[1], pd.DataFrame({"a": [1.0], "b": [2.0]})],
+                r"partition 1 is a DataFrame, .* columns; pass its rows, .*\.values",
+            ),
             (None, r"got a NoneType; expected an RDD or a list of partitions"),
             ("text", r"got a str; expected an RDD or a list"),
             ({"a": 1}, r"got a dict; expected an RDD or a list"),

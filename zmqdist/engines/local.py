@@ -64,6 +64,11 @@ class LocalEngine:
                     f"partition {index} is a {type(part).__name__}; expected an iterable of items: "
                     "train() takes a list of partitions, [[item, item], [item]]"
                 )
+            if type(part).__name__ == "DataFrame":  # of pandas or another library
+                raise ConfigError(
+                    f"partition {index} is a DataFrame, whose items are its columns; pass its rows, "
+                    "such as df.values or [*df.itertuples(index=False)]"
+                )
         self._data = partitions
         self.partitions = len(partitions)
         count = workers if workers is not None else os.cpu_count() or 1
