@@ -735,6 +735,16 @@ class TestAddresses:
             ZmqDist(model(), master="tcp://127.0.0.1:1", keys=file).__enter__()
 
 
+class Forgetful:
+    """Leaves an array behind when it is sent."""
+
+    def __init__(self) -> None:
+        self.w, self.cache = np.zeros(3), np.zeros(5)
+
+    def __getstate__(self) -> Any:
+        return {"w": self.w}
+
+
 class TestMasterElsewhere:
     def test_other_model(self) -> None:
         with serving(model()) as master:
@@ -747,6 +757,11 @@ class TestMasterElsewhere:
         dd = ZmqDist(model(), master="tcp://127.0.0.1:1", security="none")
         with dd, pytest.raises(ConfigError, match="start zmqdist-master with --descent"):
             dd.train(PARTITIONS, count, lambda model, update: None)
+
+    def test_state_that_leaves_an_array_out(self) -> None:
+        message = r"differ at array 'cache': got no such array, .*; a __getstate__ must keep it, or"
+        with ZmqDist(Forgetful()) as dd, pytest.raises(ModelMismatch, match=message):
+            dd.train(PARTITIONS, count)
 
     def test_worker_with_another_model(self) -> None:
         with serving(model()) as master, epoch(master) as there:

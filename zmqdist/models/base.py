@@ -250,11 +250,16 @@ def _form(array: NDArray[Any]) -> tuple[str, tuple[int, ...]]:
 def _different(name: str, got: Any, expected: Any) -> ModelMismatch:
     return ModelMismatch(
         f"the models differ at array {name!r}: got {_spoken(got)}, expected {_spoken(expected)}; "
-        "build the model the same way on both sides",
+        "build the model the same way on both sides" + _KEPT * (got is None),
         array=name,
         got=got,
         expected=expected,
     )
+
+
+_KEPT = (
+    "; a __getstate__ must keep it, or the class name what is learned: __zmqdist__ = ('weights',)"
+)
 
 
 def _spoken(form: tuple[str, tuple[int, ...]] | None) -> str:
