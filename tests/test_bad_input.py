@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -266,6 +267,20 @@ class TestFunctions:
             with pytest.raises(GradientError, match=r"ValueError: x+\n\[\.\.\.\]"):
                 dd.train(PARTITIONS, gradient)
             check_usable(dd)
+
+    @pytest.mark.parametrize("batch_size", [None, 1])
+    def test_gradient_exits(self, batch_size: int | None) -> None:
+        def gradient(model: Any, items: Any) -> Any:
+            if 5 in items:
+                sys.exit(3)
+            return {"n": 1}
+
+        with ZmqDist(model()) as dd:
+            message = r"gradient called sys\.exit\(3\) on partition 1; raise an exception .*"
+            with pytest.raises(GradientError, match=message) as caught:
+                dd.train(PARTITIONS, gradient, batch_size=batch_size)
+            assert caught.value.partition == 1
+            assert "sys.exit(3)" in caught.value.traceback
 
     def test_descent_raises(self) -> None:
         def descent(model: Any, update: Any) -> None:
