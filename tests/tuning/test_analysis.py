@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmqdist.tuning import FrozenTrial, TrialState
+from zmqdist.tuning import FrozenTrial, HalvingSampler, TrialState
 from zmqdist.tuning.analysis import best_over, cells, curves, interval, ratio
 from zmqdist.tuning.recommend import best_by_workers, recommend
 from zmqdist.tuning.report.cost import gini
@@ -99,9 +99,44 @@ def test_best_rate_of_each_bound() -> None:
     assert [(c.params["bound"], c.params["lr"]) for c in best] == [(0, 0.2), (8, 0.1)]
 
 
-def test_finalists_count_before_those_with_fewer_seeds() -> None:
-    (best,) = best_over(cells(trials({(0, 0.1): [3.9], (0, 0.2): [4, 4, 4]})), ["lr"])
+@pytest.mark.parametrize(
+    ("few", "many", "best"),
+    [
+        ([3.9], [4, 4, 4], "few"),
+        ([23], [140, 149], "few"),
+        ([4.1], [4, 9, 9], "many"),
+        ([4], [4, 9, 9], "many"),
+        ([4, 1], [INF, 9, 9], "few"),
+        ([INF], [INF, 9, 9], "many"),
+    ],
+)
+def test_fewer_seeds_win_on_those_that_both_have(
+    few: list[float], many: list[float], best: str
+) -> None:
+    for values in ({(0, 0.1): few, (0, 0.2): many}, {(0, 0.2): many, (0, 0.1): few}):
+        (found,) = best_over(cells(trials(values)), ["lr"])
+        assert found.params["lr"] == {"few": 0.1, "many": 0.2}[best]
+
+
+def test_most_seeds_win_where_none_is_common() -> None:
+    found = [*trials({(0, 0.2): [9, 9]}), *trials({(0, 0.1): [1, 1, 1]})[2:]]
+    (best,) = best_over(cells(found), ["lr"])
     assert best.params["lr"] == 0.2
+
+
+@given(st.data())
+def test_finalists_of_halving_keep_their_place(data: st.DataObject) -> None:
+    """Who lost a rung has lost it on the very seeds that it shares with the finalists."""
+    settings = [{"bound": 0, "lr": lr} for lr in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    sampler = HalvingSampler(settings, range(5), over=["lr"], eta=data.draw(st.integers(2, 3)))
+    tried: list[FrozenTrial] = []
+    while (setting := sampler.next(tried)) is not None:
+        value = data.draw(st.sampled_from([1.0, 2.0, 3.0, INF]))
+        tried.append(FrozenTrial(len(tried), TrialState.COMPLETE, setting, value))
+    found = cells(tried)
+    (best,) = best_over(found, ["lr"])
+    assert len(best.trials) == 5
+    assert best.median == min(cell.median for cell in found if len(cell.trials) == 5)
 
 
 def test_curves_rise_by_bound_and_are_one_for_each_policy() -> None:

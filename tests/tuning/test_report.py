@@ -36,7 +36,9 @@ GRID = {
 }
 
 
-def study_of(path: Path, grid: dict[str, Any], **changes: Any) -> Study:
+def study_of(
+    path: Path, grid: dict[str, Any], n_trials: int | None = None, **changes: Any
+) -> Study:
     design = Design.of(
         {
             "name": "a <study>",
@@ -49,7 +51,7 @@ def study_of(path: Path, grid: dict[str, Any], **changes: Any) -> Study:
         }
     )
     study = open_study(design, path / "s.db")
-    run_study(design, study, backend=FakeBackend())
+    run_study(design, study, backend=FakeBackend(), n_trials=n_trials)
     return study
 
 
@@ -143,6 +145,17 @@ def test_words(written: tuple[Study, Path, list[Path]]) -> None:
     assert re.search(r"async, .*: \d\.\d\d times \(\d\.\d\d to \d\.\d\d\) the value, slower", text)
     assert "beyond about 101 workers it could not keep up" in text
     assert "2147483647" not in text
+
+
+def test_words_about_seeds_that_are_missing(tmp_path: Path) -> None:
+    """Of two rates the better one has one seed of two: it is recommended, and that is said."""
+    grid = {"policy": "async", "lr": [0.02, 0.1], "chunk": 8, "workers": 4, "seeds": 2}
+    with study_of(tmp_path, grid, 3, budget_s=400) as study:
+        first, second, *_ = explain(Findings(study))
+    assert first.startswith("Use async with learning rate 0.1,")
+    assert first.endswith(", one seed.")
+    assert second.startswith("1 of its 2 seeds is missing, which may change this: ")
+    assert "--resume" in second
 
 
 def test_words_about_no_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

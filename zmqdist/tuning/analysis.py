@@ -112,7 +112,10 @@ def cells(trials: Iterable[FrozenTrial]) -> list[Cell]:
 
 
 def best_over(found: Iterable[Cell], over: Sequence[str]) -> list[Cell]:
-    """Return the best cell of each competition; of settings with most seeds, the lowest median.
+    """Return the best cell of each competition.
+
+    Of settings with most seeds that is the lowest median; one with fewer seeds is better if its
+    median is lower on the seeds that both have.
 
     Parameters
     ----------
@@ -123,10 +126,23 @@ def best_over(found: Iterable[Cell], over: Sequence[str]) -> list[Cell]:
     groups: dict[str, list[Cell]] = {}
     for cell in found:
         groups.setdefault(key_of(cell.params, tuple(over)), []).append(cell)
-    return [
-        min(group, key=lambda cell: (-len(cell.trials), cell.median, _last(cell)))
-        for group in groups.values()
-    ]
+    return [_best(group) for group in groups.values()]
+
+
+def _best(group: Sequence[Cell]) -> Cell:
+    best, *rest = sorted(group, key=lambda cell: (-len(cell.trials), cell.median, _last(cell)))
+    for cell in rest:
+        # Who lost a rung of halving lost it on these very seeds, so finalists keep their place.
+        own, base = in_common(cell, best)
+        if own and statistics.median(own) < statistics.median(base):
+            best = cell
+    return best
+
+
+def in_common(cell: Cell, base: Cell) -> tuple[list[float], list[float]]:
+    """Return the values of two cells for the seeds that both have, in the same order."""
+    common = [seed for seed in base.by_seed if seed in cell.by_seed]
+    return [cell.by_seed[seed] for seed in common], [base.by_seed[seed] for seed in common]
 
 
 def curves(found: Iterable[Cell], over: Sequence[str]) -> list[list[Cell]]:

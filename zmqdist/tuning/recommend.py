@@ -27,6 +27,7 @@ from zmqdist.tuning.analysis import (
     bound_of,
     cells,
     curves,
+    in_common,
     ratio,
 )
 from zmqdist.tuning.scaling import Scaling
@@ -182,10 +183,8 @@ def _simplest(near: Sequence[Cell]) -> Cell:
 
 def _paired(cell: Cell, base: Cell) -> Interval:
     """Return the ratio of two cells by the seeds that both have."""
-    common = [seed for seed in base.by_seed if seed in cell.by_seed]
-    if not common:
-        return Interval(math.nan)
-    return ratio([cell.by_seed[s] for s in common], [base.by_seed[s] for s in common])
+    own, others = in_common(cell, base)
+    return ratio(own, others) if own else Interval(math.nan)
 
 
 def _is_flat(curve: Sequence[Cell]) -> bool:

@@ -148,6 +148,7 @@ def _settings(design: Design) -> dict[str, Any]:
         **design.fixed(),
         "over": list(design.over),
         "search": design.search,
+        "seeds": list(design.seeds),
         "size": design.sampler().size,
     }
 

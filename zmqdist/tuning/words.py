@@ -19,6 +19,7 @@ def explain(findings: Findings) -> list[str]:
         return [findings.why_not[0].upper() + findings.why_not[1:] + "."]
     return [
         _use(findings, advice),
+        *_missing(findings, advice),
         *_bound(findings, advice),
         *_certainty(advice),
         *_others(advice),
@@ -43,6 +44,16 @@ def _use(findings: Findings, advice: Recommendation) -> str:
     return f"Use {policy} with {rest}: {findings.value_name} {_interval(advice.interval)}, " + (
         "one seed." if seeds == 1 else f"median of {seeds} seeds."
     )
+
+
+def _missing(findings: Findings, advice: Recommendation) -> Iterator[str]:
+    missing = findings.missing(advice.cell)
+    if missing:
+        yield (
+            f"{missing} of its {len(findings.settings['seeds'])} seeds "
+            f"{'is' if missing == 1 else 'are'} missing, which may change this: 'zmqdist-tune run "
+            "--resume' tries what was not run, was interrupted or failed."
+        )
 
 
 def _bound(findings: Findings, advice: Recommendation) -> Iterator[str]:

@@ -133,6 +133,10 @@ class Findings:
         order = sorted(cell.trials, key=lambda t: math.inf if t.value is None else t.value)
         return self.outcome(order[(len(order) - 1) // 2])
 
+    def missing(self, cell: Cell) -> int:
+        """Return how many of the seeds that were asked for a cell has no result of."""
+        return len(set(self.settings.get("seeds", ())) - cell.by_seed.keys())
+
     def shown(self) -> list[Cell]:
         """Return the few cells that most figures show.
 
