@@ -104,6 +104,16 @@ def test_a_file(tmp_path: Path) -> None:
         Design.load(tmp_path / "none.toml")
 
 
+def test_pruning_by_time_needs_a_target() -> None:
+    """Without one, late would be what takes three times a rival's loss."""
+    values = changed("target", None)
+    values["search"] = {"prune": True}
+    with pytest.raises(ConfigError, match=r"prune is true.*no target.*give one.*'halving'.*leave"):
+        Design.of(values)
+    values["search"]["method"] = "halving"
+    assert isinstance(Design.of(values).pruner(), SuccessiveHalvingPruner)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

@@ -156,6 +156,12 @@ class Design:
                 f"{where} [search]: over is {list(design.over)}; expected 'lr' in it: policies are "
                 "compared at the learning rate that is best for each"
             )
+        if design.prune and design.search == "grid" and target is None:
+            raise ConfigError(
+                f"{where} [search]: prune is true with method 'grid' and no target; expected a "
+                "target, since what is late is judged by a rival's time to it: give one, or method "
+                "'halving', which ranks losses, or leave prune out"
+            )
         design.sampler()  # whether it is possible
         return design
 
