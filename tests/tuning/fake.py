@@ -24,8 +24,10 @@ class FakeBackend:
     A rate above ``2 / (1 + staleness)`` diverges. Small bounds reject, large ones are stale.
     """
 
-    def __init__(self, *, noise: float = 0.05, effect: float = 1.0) -> None:
-        self.noise, self.effect = noise, effect
+    def __init__(
+        self, *, noise: float = 0.05, effect: float = 1.0, service_s: float | None = 0.01
+    ) -> None:
+        self.noise, self.effect, self.service_s = noise, effect, service_s
         self.runs: list[Setting] = []
 
     def run(
@@ -47,7 +49,7 @@ class FakeBackend:
         needed = 100 * (1 + self.effect * mean_tau / 4) * (1 + math.log(setting.lr / 0.1) ** 2)
         scale = needed / rate * math.exp(self.noise * rng.normal())
         accepted = 1 - self.effect / (2 + bound)
-        outcome = Outcome(service_s=0.01, cycle_s=1.0)
+        outcome = Outcome(service_s=self.service_s, cycle_s=1.0)
         time = 0.0
         while time <= budget_s:
             loss = 2.3 * (math.exp(-2 * time / scale) if stable else math.exp(time))

@@ -37,7 +37,11 @@ GRID = {
 
 
 def study_of(
-    path: Path, grid: dict[str, Any], n_trials: int | None = None, **changes: Any
+    path: Path,
+    grid: dict[str, Any],
+    n_trials: int | None = None,
+    backend: FakeBackend | None = None,
+    **changes: Any,
 ) -> Study:
     design = Design.of(
         {
@@ -51,7 +55,7 @@ def study_of(
         }
     )
     study = open_study(design, path / "s.db")
-    run_study(design, study, backend=FakeBackend(), n_trials=n_trials)
+    run_study(design, study, backend=backend or FakeBackend(), n_trials=n_trials)
     return study
 
 
@@ -156,6 +160,28 @@ def test_words_about_seeds_that_are_missing(tmp_path: Path) -> None:
     assert first.endswith(", one seed.")
     assert second.startswith("1 of its 2 seeds is missing, which may change this: ")
     assert "--resume" in second
+
+
+@pytest.mark.parametrize(
+    ("changes", "workers", "service_s", "said"),
+    [
+        ({}, [4, 16], 0.01, "workers; beyond that"),
+        ({"target": None}, [4, 16], 0.01, "needs a target: "),
+        ({}, 4, 0.01, "needs several numbers of them in the grid (workers = [4, 8, 16])."),
+        ({}, [4, 16], None, "needs the master's time per update, "),
+        ({"budget_s": 40}, [4, 16], 0.01, "needs several numbers of them that reach the target: "),
+    ],
+    ids=["all", "no target", "one number", "no times", "one reaches it"],
+)
+def test_what_the_number_of_workers_needs(
+    tmp_path: Path, changes: dict[str, Any], workers: Any, service_s: float | None, said: str
+) -> None:
+    grid = {"policy": "async", "lr": 0.1, "chunk": 8, "workers": workers, "seeds": 2}
+    backend = FakeBackend(service_s=service_s)
+    with study_of(tmp_path, grid, backend=backend, **changes) as study:
+        findings = Findings(study)
+        assert (findings.scaling is None) is ("needs" in said)
+        assert said in explain(findings)[-1]
 
 
 def test_words_about_no_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

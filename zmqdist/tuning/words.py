@@ -148,10 +148,7 @@ def _workers(findings: Findings, advice: Recommendation) -> Iterator[str]:
         )
     scaling = advice.scaling
     if scaling is None:
-        yield (
-            "How many workers are worth paying for needs several numbers of them in the grid "
-            "(workers = [4, 8, 16])."
-        )
+        yield f"How many workers are worth paying for needs {_lacking(findings)}."
         return
     if not scaling.slope:
         yield (
@@ -165,6 +162,17 @@ def _workers(findings: Findings, advice: Recommendation) -> Iterator[str]:
         f"one half for each. There it is {scaling.speed_up(scaling.worth):.3g} times one worker "
         f"(fitted noise scale {scaling.noise:.3g} updates; a model, not a measurement)."
     )
+
+
+def _lacking(findings: Findings) -> str:
+    """Say what the model of time against workers was not made for want of."""
+    if findings.target is None:
+        return "a target: without one nobody knows how many updates are enough"
+    if len({cell.params["workers"] for cell in findings.cells}) < 2:
+        return "several numbers of them in the grid (workers = [4, 8, 16])"
+    if not findings.timed:
+        return "the master's time per update, which is unknown or 0 (apply in [cluster])"
+    return "several numbers of them that reach the target: raise it, or raise budget_s"
 
 
 def _gate(cell: Cell) -> bool:

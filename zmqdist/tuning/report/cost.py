@@ -24,7 +24,7 @@ steps that were under way when the trial ended.
 SCALING_CAPTION = """
 Updates per second against workers, with mean value analysis of the master as a queue (each
 worker is away for its cycle, then served); the dotted line is the knee, where the master would be
-busy all the time. If several numbers of workers were tried, beside it: the speed-up of the time
+busy all the time. With a target and several numbers of workers, beside it: the speed-up of the time
 to the target over one worker, as fitted, with the measured medians; shaded: more workers than
 are worth their cost, where the speed-up for each falls below one half.
 """

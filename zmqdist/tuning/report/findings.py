@@ -97,21 +97,30 @@ class Findings:
             return None
 
     @cached_property
-    def scaling(self) -> Scaling | None:
-        """The model of time against workers; None without times or with one number of workers."""
+    def timed(self) -> list[Outcome]:
+        """Of the outcomes of each number of workers one, those that time master and workers."""
         best = best_by_workers(self.trials, self.over)
         outcomes = [self.outcome(cell.trials[0]) for cell in best]
-        known = [o for o in outcomes if o is not None and o.service_s and o.cycle_s]
-        if not known:
+        return [o for o in outcomes if o is not None and o.service_s and o.cycle_s]
+
+    @cached_property
+    def scaling(self) -> Scaling | None:
+        """The model of time against workers.
+
+        None without a target, as the updates that fit into the budget are not those needed;
+        without times; or if less than two numbers of workers reach the target.
+        """
+        if self.target is None or not self.timed:
             return None
+        best = best_by_workers(self.trials, self.over)
         return fit(
             [int(cell.params["workers"]) for cell in best],
             [
                 cell.median_of("updates") if math.isfinite(cell.median) else math.inf
                 for cell in best
             ],
-            statistics.median(o.cycle_s or 0.0 for o in known),
-            statistics.median(o.service_s or 0.0 for o in known),
+            statistics.median(o.cycle_s or 0.0 for o in self.timed),
+            statistics.median(o.service_s or 0.0 for o in self.timed),
         )
 
     def outcome(self, trial: FrozenTrial) -> Outcome | None:
