@@ -98,6 +98,46 @@ def test_without_a_target_the_last_loss_counts(path: Path) -> None:
             assert trial.value == trial.last_value
 
 
+class Losses(FakeBackend):
+    """Evaluates to given losses, one a second, whatever the setting."""
+
+    def __init__(self, *losses: float) -> None:
+        super().__init__()
+        self.losses = losses
+
+    def run(self, *arguments: Any, watch: Any, **options: Any) -> Outcome:
+        outcome = Outcome(ended="data")
+        for second, loss in enumerate(self.losses):
+            outcome.curve.append(Point(float(second), second, second, second, loss))
+            if (reason := watch(outcome.curve[-1])) is not None:
+                outcome.ended = reason
+                break
+        return outcome
+
+
+@pytest.mark.parametrize(
+    ("losses", "ended"),
+    [
+        ((2.0, 19.0, 1.0), "data"),
+        ((2.0, 21.0, 1.0), "diverged"),
+        ((-0.1, 0.3, -0.9), "data"),
+        ((0.0, 0.5, -0.9), "data"),
+        ((-0.1, 1e9, -0.9), "data"),
+        ((-0.1, math.inf, -0.9), "diverged"),
+        ((-0.1, math.nan, -0.9), "diverged"),
+    ],
+)
+def test_times_the_first_loss_means_something_above_zero(
+    path: Path, losses: tuple[float, ...], ended: str
+) -> None:
+    wanted = design(target=None, grid=grid(policy="async", bound=None, lr=0.1, seeds=1))
+    with open_study(wanted, path) as study:
+        run_study(wanted, study, backend=Losses(*losses))
+        (trial,) = study.trials
+    assert trial.user_attrs["ended"] == ended
+    assert trial.value == (losses[-1] if ended == "data" else math.inf)
+
+
 def test_late_trials_are_given_up(path: Path) -> None:
     two_rates = grid(policy="bounded:2", bound=None, lr=[0.1, 0.0001])
     wanted = design(budget_s=600, grid=two_rates, search={})

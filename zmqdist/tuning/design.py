@@ -54,7 +54,7 @@ class Design:
     budget_s, evaluate_every_s : float
         Virtual or wall seconds.
     diverged : float
-        Times the first loss that counts as diverged.
+        Times the first loss that counts as diverged, if that is above 0.
     settings : list of dict
         What is tried, without seeds.
     seeds : tuple of int

@@ -53,7 +53,8 @@ class TimeToTarget:
         Time that a trial may take, virtual or wall, in seconds.
     evaluate_every_s : float
     diverged : float, default=10.0
-        A trial has diverged when its loss is not finite, or so many times the first one.
+        A trial has diverged when its loss is not finite, or so many times the first one if that is
+        above 0: of a loss that may be negative, as minus a log density, no multiple means anything.
     on_point : callable (), optional
         Called after each evaluation: to show it.
     """
@@ -84,7 +85,8 @@ class TimeToTarget:
                 self._on_point()
             if first is None:
                 first = point.loss
-            if not math.isfinite(point.loss) or point.loss > self._diverged * first:
+            limit = self._diverged * first if first > 0 else math.inf
+            if not math.isfinite(point.loss) or point.loss > limit:
                 return "diverged"
             if self._target is not None and point.loss <= self._target:
                 return "target"
