@@ -22,12 +22,18 @@ class FakeBackend:
     """Losses fall exponentially; the best bound is 4, the best rate shrinks with the bound.
 
     A rate above ``2 / (1 + staleness)`` diverges. Small bounds reject, large ones are stale.
+    Losses end at `lowest`.
     """
 
     def __init__(
-        self, *, noise: float = 0.05, effect: float = 1.0, service_s: float | None = 0.01
+        self,
+        *,
+        noise: float = 0.05,
+        effect: float = 1.0,
+        service_s: float | None = 0.01,
+        lowest: float = 0.0,
     ) -> None:
-        self.noise, self.effect, self.service_s = noise, effect, service_s
+        self.noise, self.effect, self.service_s, self.lowest = noise, effect, service_s, lowest
         self.runs: list[Setting] = []
 
     def run(
@@ -52,7 +58,8 @@ class FakeBackend:
         outcome = Outcome(service_s=self.service_s, cycle_s=1.0)
         time = 0.0
         while time <= budget_s:
-            loss = 2.3 * (math.exp(-2 * time / scale) if stable else math.exp(time))
+            diverging = math.exp(time) if time < 20 else math.inf
+            loss = self.lowest + 2.3 * (math.exp(-2 * time / scale) if stable else diverging)
             applied = round(time * rate)
             computed = round(applied / accepted) * setting.chunk
             point = Point(time, applied, applied * setting.chunk, computed, loss)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmqdist.tuning import FrozenTrial, HalvingSampler, TrialState
-from zmqdist.tuning.analysis import best_over, cells, curves, interval, ratio
+from zmqdist.tuning.analysis import best_over, cells, curves, difference, interval, ratio
 from zmqdist.tuning.recommend import best_by_workers, recommend
 from zmqdist.tuning.report.cost import gini
 from zmqdist.tuning.scaling import Scaling, fit
@@ -206,6 +206,60 @@ def test_other_policies_are_compared_seed_by_seed() -> None:
     (rival,) = recommend(found).rivals
     assert rival.cell.params["policy"] == "async"
     assert rival.ratio.low > 1.3
+
+
+# ---- losses that may be negative ----------------------------------------------------------------
+
+
+def less(values: Mapping[Any, Sequence[float]], by: float) -> dict[Any, list[float]]:
+    return {key: [value - by for value in by_seed] for key, by_seed in values.items()}
+
+
+def test_difference_resamples_seeds_together() -> None:
+    base = [-9.0, -5.0, 0.0, 60.0, 200.0]
+    more = difference([value + 2 for value in base], base)
+    assert (more.median, more.low, more.high) == (2.0, 2.0, 2.0)
+    apart = difference([2 * value for value in base[::-1]], base)
+    assert apart.low < 0 < apart.high
+    assert difference([INF] * 5, base).median == INF
+    some = difference([1.0] * 5, [0.0, 0.0, 0.0, INF, INF])
+    assert (some.median, some.low, some.high) == (1.0, -INF, 1.0)
+
+
+def test_negative_losses_are_compared_by_differences() -> None:
+    """What is best does not depend on where the zero of the loss lies."""
+    values = {0: shifted(9), 4: shifted(6), 8: shifted(0), 16: shifted(6)}
+    other = less({None: shifted(12)}, 20)
+    advice = recommend(trials(less(values, 20)) + trials(other, "async"))
+    assert advice.cell.params["bound"] == 8
+    assert not advice.flat
+    assert all(math.isnan(rival.ratio.median) for rival in advice.rivals)
+    by_bound = {rival.cell.params["bound"]: rival.difference for rival in advice.rivals}
+    assert {bound: found.median for bound, found in by_bound.items()} == {
+        0: 9,
+        4: 6,
+        16: 6,
+        None: 12,
+    }
+    assert all(found.low > 0 for found in by_bound.values())
+
+
+def test_no_effect_on_negative_losses() -> None:
+    values = {bound: [-0.951, -0.950, -0.949, -0.952, -0.948] for bound in (0, 2, 8)}
+    assert recommend(trials({**values, 4: [-0.96] * 5})).flat
+    assert not recommend(trials({**values, 4: [-1.1] * 5})).flat
+
+
+def test_flat_from_a_bound_on_with_negative_losses() -> None:
+    values = {0: shifted(9), 4: shifted(4), 16: shifted(0), 32: shifted(0.1), INF: shifted(0)}
+    assert recommend(trials(less(values, 20))).flat_from == 16
+
+
+def test_a_value_of_zero_is_no_base_of_a_ratio() -> None:
+    """The first evaluation, at 0 s, may reach the target."""
+    (rival,) = recommend(trials({8: [0.0] * 3}) + trials({None: [5.0, 6.0, 7.0]}, "async")).rivals
+    assert math.isnan(rival.ratio.median)
+    assert (rival.difference.median, rival.difference.low) == (6, 5)
 
 
 # ---- workers ------------------------------------------------------------------------------------

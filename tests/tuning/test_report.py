@@ -19,6 +19,7 @@ from tests.tuning.fake import FakeBackend
 from zmqdist.tuning import Study
 from zmqdist.tuning.analysis import Cell, bound_of
 from zmqdist.tuning.design import Design
+from zmqdist.tuning.report.bounds import draw_curve, draw_map
 from zmqdist.tuning.report.findings import Findings
 from zmqdist.tuning.report.page import SECTIONS, write_report
 from zmqdist.tuning.running import open_study, run_study
@@ -199,6 +200,35 @@ def test_words_about_no_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert second.startswith(
         "No effect here: none of the bounds 0, 4, ∞ is shown to be more than 5%"
     )
+
+
+def test_negative_losses(tmp_path: Path) -> None:
+    """Differences in the text; figures that show all of them, as no ratio or logarithm would."""
+    backend = FakeBackend(lowest=-5.0)
+    with study_of(tmp_path, {**GRID, "workers": 4}, backend=backend, target=None) as study:
+        findings = Findings(study)
+        text = " ".join(explain(findings))
+        chart = draw_map(findings)
+    assert re.search(r"loss at the end -\d", text)
+    assert re.search(r"async, [^;]*: the value -\d\S* \(-\d\S* to -\d\S*\), better", text)
+    assert re.search(r"medians differ by 0\.\d+, ", text)
+    assert chart is not None
+    shown = chart.axes[0].images[0]
+    assert not np.ma.getmaskarray(shown.norm(shown.get_array()))[
+        np.isfinite(shown.get_array())
+    ].any()
+    assert shown.norm.vmin == min(cell.median for cell in findings.cells if bound_of(cell) < 9)
+
+
+def test_never_is_above_negative_losses(tmp_path: Path) -> None:
+    grid = {**GRID, "policy": "bounded:{bound}", "lr": 1.5, "workers": 4}
+    backend = FakeBackend(lowest=-5.0)
+    with study_of(tmp_path, grid, backend=backend, target=None) as study:
+        findings = Findings(study)
+        figure = draw_curve(findings)
+    lines = figure.axes[0].lines
+    (never,) = {float(line.get_ydata()[0]) for line in lines if line.get_marker() == "^"}
+    assert never > max(v for cell in findings.cells for v in cell.values if v < np.inf)
 
 
 @pytest.mark.parametrize(

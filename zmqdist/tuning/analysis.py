@@ -180,11 +180,26 @@ def ratio(values: Sequence[float], base: Sequence[float]) -> Interval:
     values, base : sequence of float
         Values of the same seeds in the same order; those of `base` above 0.
     """
+    return _compared(values, base, _ratio_of_medians)
+
+
+def difference(values: Sequence[float], base: Sequence[float]) -> Interval:
+    """Return the difference of two settings' medians, with seeds resampled for both together.
+
+    Parameters
+    ----------
+    values, base : sequence of float
+        Values of the same seeds in the same order.
+    """
+    return _compared(values, base, _difference_of_medians)
+
+
+def _compared(values: Sequence[float], base: Sequence[float], statistic: Any) -> Interval:
     sides = (_finite(values), _finite(base))
-    estimate = float(_ratio_of_medians(*sides))
+    estimate = _restored(float(statistic(*sides)))
     if len(values) < 2:
-        return Interval(_restored(estimate))
-    return Interval(_restored(estimate), *_bootstrap(sides, _ratio_of_medians))
+        return Interval(estimate)
+    return Interval(estimate, *_bootstrap(sides, statistic))
 
 
 def _median(values: Any, axis: int = -1) -> Any:
@@ -193,6 +208,10 @@ def _median(values: Any, axis: int = -1) -> Any:
 
 def _ratio_of_medians(values: Any, base: Any, axis: int = -1) -> Any:
     return np.median(values, axis=axis) / np.median(base, axis=axis)
+
+
+def _difference_of_medians(values: Any, base: Any, axis: int = -1) -> Any:
+    return np.median(values, axis=axis) - np.median(base, axis=axis)
 
 
 def _bootstrap(samples: tuple[Any, ...], statistic: Any) -> tuple[float, float, float]:
@@ -223,7 +242,7 @@ def _finite(values: Sequence[float]) -> Any:
 
 
 def _restored(value: float) -> float:
-    return math.inf if value > math.sqrt(_NEVER) else float(value)
+    return math.copysign(math.inf, value) if abs(value) > math.sqrt(_NEVER) else float(value)
 
 
 def _last(cell: Cell) -> float:

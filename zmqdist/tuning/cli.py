@@ -276,7 +276,12 @@ def _as_json(findings: Findings) -> dict[str, Any]:
         "flat_from": advice.flat_from,
         "chosen": advice.chosen,
         "rivals": [
-            {"params": rival.cell.params, "ratio": _figures(rival.ratio)} for rival in advice.rivals
+            {
+                "params": rival.cell.params,
+                "ratio": _figures(rival.ratio),
+                "difference": _figures(rival.difference),
+            }
+            for rival in advice.rivals
         ],
         "workers_worth": None if advice.scaling is None else advice.scaling.worth,
         "text": explain(findings),

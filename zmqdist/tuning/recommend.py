@@ -14,7 +14,7 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +27,7 @@ from zmqdist.tuning.analysis import (
     bound_of,
     cells,
     curves,
+    difference,
     in_common,
     ratio,
 )
@@ -35,10 +36,13 @@ from zmqdist.tuning.setting import Setting, is_gate
 from zmqdist.tuning.trial import FrozenTrial
 
 MARGIN = 0.05
-"""Part by which a bound must be worse to matter at all."""
+"""Part of the best median by which a bound must be worse to matter at all."""
 
 FEW_SEEDS = 5
 """Below so many seeds, say that more are needed."""
+
+
+Compare = Callable[[Sequence[float], Sequence[float]], Interval]
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,15 @@ class Rival:
     ----------
     cell : Cell
     ratio : Interval
-        Its value over that of the recommended one, paired by seed.
+        Its value over that of the recommended one, paired by seed; NaN if some value of the
+        study is not above 0, as ratios mean nothing then.
+    difference : Interval
+        Its value less that of the recommended one, paired by seed.
     """
 
     cell: Cell
     ratio: Interval
+    difference: Interval
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,8 @@ def recommend(
         raise StudyError(why_none(found))
     curve = min(every_curve, key=lambda c: min(cell.median for cell in c))
     errors = [cell.interval().error for cell in curve]
-    flat = _is_flat(curve)
+    by_ratio = all(value > 0 for cell in found for value in cell.values)
+    flat = _is_flat(curve, by_ratio)
     chosen = _by_rule(curve, [cell.median for cell in curve], errors)
     if flat:
         chosen = _simplest(curve)
@@ -127,7 +136,11 @@ def recommend(
         flat_from=_flat_from(curve),
         chosen=_stability(curve, chosen, errors),
         rivals=[
-            Rival(cell, _paired(cell, chosen))
+            Rival(
+                cell,
+                _paired(ratio, cell, chosen) if by_ratio else Interval(math.nan),
+                _paired(difference, cell, chosen),
+            )
             for cell in [*curve, *sorted(others, key=lambda cell: cell.median)]
             if cell is not chosen
         ],
@@ -181,24 +194,24 @@ def _simplest(near: Sequence[Cell]) -> Cell:
     return near[-1] if gate else near[0]
 
 
-def _paired(cell: Cell, base: Cell) -> Interval:
-    """Return the ratio of two cells by the seeds that both have."""
+def _paired(compare: Compare, cell: Cell, base: Cell) -> Interval:
+    """Compare two cells by the seeds that both have."""
     own, others = in_common(cell, base)
-    return ratio(own, others) if own else Interval(math.nan)
+    return compare(own, others) if own else Interval(math.nan)
 
 
-def _is_flat(curve: Sequence[Cell]) -> bool:
+def _is_flat(curve: Sequence[Cell], by_ratio: bool) -> bool:
     """Whether no bound is shown to be worse than the best one."""
     best = min(curve, key=lambda cell: cell.median)
-    return len(curve) > 1 and not any(_is_worse(cell, best) for cell in curve)
+    return len(curve) > 1 and not any(_is_worse(cell, best, by_ratio) for cell in curve)
 
 
-def _is_worse(cell: Cell, best: Cell) -> bool:
+def _is_worse(cell: Cell, best: Cell, by_ratio: bool) -> bool:
     if math.isinf(cell.median):
         return True
-    against = _paired(cell, best)
+    against = _paired(ratio if by_ratio else difference, cell, best)
     low = against.median if math.isnan(against.low) else against.low
-    return low > 1 + MARGIN
+    return low > (1 + MARGIN if by_ratio else MARGIN * abs(best.median))
 
 
 def _flat_from(curve: Sequence[Cell]) -> float | None:
@@ -206,7 +219,7 @@ def _flat_from(curve: Sequence[Cell]) -> float | None:
     start = None
     for at in range(len(curve) - 2, -1, -1):
         tail = [cell.median for cell in curve[at:]]
-        if not math.isfinite(max(tail)) or max(tail) > (1 + MARGIN) * min(tail):
+        if not math.isfinite(max(tail)) or max(tail) - min(tail) > MARGIN * abs(min(tail)):
             break
         start = at
     return None if not start else bound_of(curve[start])

@@ -22,7 +22,7 @@ def explain(findings: Findings) -> list[str]:
         *_missing(findings, advice),
         *_bound(findings, advice),
         *_certainty(advice),
-        *_others(advice),
+        *_others(findings, advice),
         *_workers(findings, advice),
     ]
 
@@ -64,12 +64,13 @@ def _bound(findings: Findings, advice: Recommendation) -> Iterator[str]:
     rule = "largest" if _gate(advice.cell) else "smallest"
     why = "least waiting" if _gate(advice.cell) else "the least that late updates can do"
     if advice.flat:
-        spread = max(medians) / min(medians) - 1 if math.isfinite(max(medians)) else math.inf
+        spread = max(medians) - min(medians)
+        apart = f"{spread / min(medians):.0%}" if min(medians) > 0 else f"{spread:.3g}"
         price = _price(advice)
         taken = f"because it costs nothing ({why})" if price is None else f"({why}); {price}"
         yield (
             f"No effect here: none of the bounds {', '.join(bounds)} is shown to be more than "
-            f"{MARGIN:.0%} worse than the best (medians differ by {spread:.0%}, mean staleness "
+            f"{MARGIN:.0%} worse than the best (medians differ by {apart}, mean staleness "
             f"{_staleness(advice.curve)}). The {rule} is taken {taken}."
         )
         return
@@ -81,10 +82,11 @@ def _bound(findings: Findings, advice: Recommendation) -> Iterator[str]:
             f"({why})."
         )
     if advice.flat_from is not None:
+        what = "loss" if findings.target is None else "time"
         tail = [cell for cell in advice.curve if bound_of(cell) >= advice.flat_from]
         yield (
-            f"Flat from bound {bound_text(advice.flat_from)}: larger ones change the time by less "
-            f"than {MARGIN:.0%} (mean staleness there {_staleness(tail)}, workers less one "
+            f"Flat from bound {bound_text(advice.flat_from)}: larger ones change the {what} by "
+            f"less than {MARGIN:.0%} (mean staleness there {_staleness(tail)}, workers less one "
             f"{int(advice.cell.params['workers']) - 1})."
         )
 
@@ -119,20 +121,18 @@ def _certainty(advice: Recommendation) -> Iterator[str]:
         )
 
 
-def _others(advice: Recommendation) -> Iterator[str]:
+def _others(findings: Findings, advice: Recommendation) -> Iterator[str]:
+    worse, better = ("worse", "better") if findings.target is None else ("slower", "faster")
     own = {cell.key for cell in advice.curve}
     against = []
     for rival in advice.rivals:
-        if rival.cell.key in own or math.isnan(rival.ratio.median):
+        if rival.cell.key in own or math.isnan(rival.difference.median):
             continue
-        low, high = rival.ratio.low, rival.ratio.high
-        verdict = "no clear difference"
-        if low > 1:
-            verdict = "slower"
-        elif high < 1:
-            verdict = "faster"
-        name = label(rival.cell.params)
-        against.append(f"{name}: {_times(rival.ratio)} the value, {verdict}")
+        by_ratio = not math.isnan(rival.ratio.median)
+        found, even = (rival.ratio, 1.0) if by_ratio else (rival.difference, 0.0)
+        verdict = worse if found.low > even else better if found.high < even else None
+        text = f"{_times(found)} the value" if by_ratio else f"the value {_more(found)}"
+        against.append(f"{label(rival.cell.params)}: {text}, {verdict or 'no clear difference'}")
     if against:
         yield ("Others, each at its best bound and learning rate: " + "; ".join(against) + ".")
 
@@ -199,3 +199,12 @@ def _times(found: Interval) -> str:
     if math.isnan(found.low):
         return f"{text(found.median)} times"
     return f"{text(found.median)} times ({text(found.low)} to {text(found.high)})"
+
+
+def _more(found: Interval) -> str:
+    def text(value: float) -> str:
+        return f"{value:+.3g}".replace("inf", "∞")
+
+    if math.isnan(found.low):
+        return text(found.median)
+    return f"{text(found.median)} ({text(found.low)} to {text(found.high)})"

@@ -41,7 +41,8 @@ def draw_curve(findings: Findings) -> Any:
     figure, axes = subplots(1, 3, height=4.1)
     value, updates, rate = axes[0]
     finite = [v for curve in findings.curves for c in curve for v in c.values if math.isfinite(v)]
-    top = 1.6 * max(finite, default=1.0)
+    top = max(finite, default=1.0)
+    top += 0.6 * abs(top)
     for number, curve in enumerate(findings.curves):
         tint = color(number)
         name = label(curve[0].params, without=("bound", *findings.over))
@@ -120,11 +121,11 @@ def draw_map(findings: Findings) -> Any:
     rows = -(-len(groups) // columns)
     width = min(10.0, 1.5 + 4.2 * columns)
     figure, axes = subplots(rows, columns, width=width, height=0.6 + 3.0 * rows)
-    finite = [c.median for g in groups for c in g if math.isfinite(c.median) and c.median > 0]
+    finite = [c.median for g in groups for c in g if math.isfinite(c.median)]
     low, high = min(finite, default=1.0), max(finite, default=1.0)
     image = None
     for axis, group in zip(axes.flat, groups, strict=False):
-        image = _draw_one_map(findings, axis, group, (low, max(high, 1.01 * low)))
+        image = _draw_one_map(findings, axis, group, _colors(low, high))
     for axis in axes.flat[len(groups) :]:
         axis.set_axis_off()
     if image is not None:
@@ -143,11 +144,15 @@ def _maps(findings: Findings) -> list[list[Cell]]:
     return [group for group in groups.values() if len({c.params["lr"] for c in group}) > 1][:6]
 
 
-def _draw_one_map(
-    findings: Findings, axis: Any, group: list[Cell], limits: tuple[float, float]
-) -> Any:
-    from matplotlib.colors import LogNorm
+def _colors(low: float, high: float) -> Any:
+    """Return the scale of a map's colours, logarithmic where values allow it."""
+    from matplotlib.colors import LogNorm, Normalize
 
+    scale = LogNorm if low > 0 else Normalize
+    return scale(low, max(high, low + 0.01 * abs(low)))
+
+
+def _draw_one_map(findings: Findings, axis: Any, group: list[Cell], scale: Any) -> Any:
     bounds = sorted({bound_of(cell) for cell in group})
     rates = sorted({cell.params["lr"] for cell in group})
     table = np.full((len(rates), len(bounds)), np.nan)
@@ -160,9 +165,7 @@ def _draw_one_map(
         taus[at] = cell.median_of("staleness")
     axis.grid(visible=False)
     axis.set_facecolor("#d9dde1")
-    image = axis.imshow(
-        table, origin="lower", aspect="auto", cmap="viridis_r", norm=LogNorm(*limits)
-    )
+    image = axis.imshow(table, origin="lower", aspect="auto", cmap="viridis_r", norm=scale)
     for row, column in zip(*np.nonzero(diverged), strict=True):
         axis.add_patch(_square(row, column))
     for column in range(len(bounds)):

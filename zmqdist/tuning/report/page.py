@@ -191,7 +191,9 @@ def number(value: float) -> str:
     """Return a figure for people: three digits, or a word for infinity."""
     if math.isnan(value):
         return ""
-    return "never" if math.isinf(value) else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return (
+        "never" if math.isinf(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    )
 
 
 def _range(interval: Interval) -> str:
