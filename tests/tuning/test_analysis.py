@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zmqdist.tuning import FrozenTrial, HalvingSampler, TrialState
@@ -67,6 +67,7 @@ def test_interval_of_a_known_sample() -> None:
 
 
 @given(st.lists(st.floats(0.1, 100) | st.just(INF), min_size=2, max_size=7))
+@example([1.0, *[33.028228246803415] * 3, INF, INF, INF])
 def test_interval_holds_the_median_and_is_never_nan(values: list[float]) -> None:
     found = interval(values)
     middle = sorted(values)[(len(values) - 1) // 2 : len(values) // 2 + 1]

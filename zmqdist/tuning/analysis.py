@@ -233,8 +233,9 @@ def _bootstrap(samples: tuple[Any, ...], statistic: Any) -> tuple[float, float, 
             method="percentile",
             random_state=np.random.default_rng(0),
         )
-    ends = found.confidence_interval
-    return _restored(ends.low), _restored(ends.high), _restored(found.standard_error)
+    # Those of scipy.stats may lie beyond two equal medians that they are interpolated between.
+    low, high = np.quantile(found.bootstrap_distribution, [0.025, 0.975])
+    return _restored(low), _restored(high), _restored(found.standard_error)
 
 
 def _finite(values: Sequence[float]) -> Any:
