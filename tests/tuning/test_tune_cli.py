@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,35 @@ def test_run_look_and_export(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "bowl.toml"]) == 0
     assert "bowl.html\n" in capsys.readouterr().out
     assert (Path("bowl.html").exists(), Path("bowl-figures/bounds.png").exists()) == (True, True)
+
+
+def strict(text: str) -> Any:
+    """Read JSON as the standard has it, without NaN and Infinity."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_strict_parsers_read_what_is_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = Path("bowl.toml").read_text().replace("seeds = 2", "seeds = 1")
+    text = text.replace('policy = ["bounded:{bound}:requeue", "async"]', 'policy = "ssp:{bound}"')
+    text = text.replace("apply = 0.01", "").replace("lr = [0.1, 0.4]", "lr = 0.4")
+    Path("bowl.toml").write_text(text.replace("bound = [0, 8]", 'bound = [0, "inf"]'))
+    assert main(["run", "bowl.toml"]) == 0
+    capsys.readouterr()
+    assert main(["recommend", "bowl.db", "--json"]) == 0
+    found = strict(capsys.readouterr().out)
+    assert (found["seeds"], found["chosen"]) == (1, None)
+    assert found["value"].keys() == {"median", "low", "high", "error"}
+    assert found["value"]["median"] > 0
+    assert found["value"]["low"] is None
+    bounds = [found["recommended"]["bound"], *(r["params"]["bound"] for r in found["rivals"])]
+    assert set(bounds) == {0, "inf"}
+
+    assert main(["simulate", "bowl.toml", "--updates", "30", "--workers", "2", "--json"]) == 0
+    assert strict(capsys.readouterr().out)["workers that keep the master busy"] == "inf"
 
 
 def test_the_simulator_repeats_itself_and_delays_are_common() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -19,7 +18,7 @@ from zmqdist.tuning.analysis import Interval
 from zmqdist.tuning.cli_calibrate import add_calibrate
 from zmqdist.tuning.cli_simulator import add_simulate
 from zmqdist.tuning.design import BACKENDS, Design
-from zmqdist.tuning.export import write_csv, write_curves
+from zmqdist.tuning.export import write_csv, write_curves, write_json
 from zmqdist.tuning.live import LiveTable, console, headline, status_table
 from zmqdist.tuning.opening import load_study
 from zmqdist.tuning.report.findings import Findings
@@ -258,7 +257,7 @@ def _recommend(options: argparse.Namespace) -> int:
     with _open(options) as study:
         findings = Findings(study)
         if options.json:
-            sys.stdout.write(json.dumps(_as_json(findings), indent=1) + "\n")
+            write_json(_as_json(findings), sys.stdout)
         else:
             _say(explain(findings))
     return 0 if findings.advice is not None else 1

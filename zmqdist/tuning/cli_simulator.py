@@ -17,6 +17,7 @@ from zmqdist.errors import ConfigError
 from zmqdist.staleness import parse_policy
 from zmqdist.tuning import theory
 from zmqdist.tuning.cluster import Cluster
+from zmqdist.tuning.export import write_json
 from zmqdist.tuning.observer import Simulated
 from zmqdist.tuning.simulate import simulate
 
@@ -87,7 +88,7 @@ def _simulate(options: argparse.Namespace) -> int:
     )
     figures = facts(result, cluster.workers)
     if options.json:
-        sys.stdout.write(json.dumps(figures, indent=1) + "\n")
+        write_json(figures, sys.stdout)
         return 0
     width = max(map(len, figures))
     for name, value in figures.items():

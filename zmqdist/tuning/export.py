@@ -1,9 +1,11 @@
-"""Trials as rows: a list of dicts, CSV, a pandas data frame. Columns have Optuna's names."""
+"""For other programs: trials as rows, in CSV or pandas, with Optuna's names; figures as JSON."""
 
 from __future__ import annotations
 
 import csv
 import importlib
+import json
+import math
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
@@ -73,3 +75,18 @@ def dataframe(trials: Sequence[FrozenTrial]) -> Any:
             "trials_dataframe() needs pandas: pip install pandas, or export to CSV without it"
         ) from None
     return pandas.DataFrame(rows(trials))
+
+
+def write_json(figures: Any, stream: IO[str]) -> None:
+    """Write figures as strict JSON, which has no NaN (null) and no infinity (``"inf"``)."""
+    stream.write(json.dumps(_strict(figures), indent=1, allow_nan=False) + "\n")
+
+
+def _strict(figures: Any) -> Any:
+    if isinstance(figures, dict):
+        return {name: _strict(figure) for name, figure in figures.items()}
+    if isinstance(figures, list | tuple):
+        return [_strict(figure) for figure in figures]
+    if isinstance(figures, float) and not math.isfinite(figures):
+        return None if math.isnan(figures) else str(float(figures))
+    return figures
