@@ -81,9 +81,16 @@ def test_halving_at_a_rung() -> None:
 
 def test_a_rival_that_finished_early_is_ahead_if_it_reached_the_target() -> None:
     mine = trial(9, {5.0: 1.0, 10.0: 0.2})
-    assert halving().prune(mine, [trial(0, {4.0: 0.3}, COMPLETE, 4.0), mine])
+    assert halving().prune(mine, [trial(0, {4.0: 0.1}, COMPLETE, 4.0), mine])
     assert not halving().prune(mine, [trial(0, {4.0: 9.0}, COMPLETE, math.inf), mine])
     assert not halving().prune(mine, [trial(0, {4.0: 0.1}, PRUNED), mine])
+
+
+def test_a_rival_that_used_up_its_data_is_as_good_as_its_loss() -> None:
+    mine = trial(9, {5.0: 1.0, 10.0: 0.2})
+    assert not halving().prune(mine, [trial(0, {2.0: 1.0, 4.0: 0.9}, COMPLETE, 0.9), mine])
+    assert halving().prune(mine, [trial(0, {2.0: 1.0, 4.0: 0.1}, COMPLETE, 0.1), mine])
+    assert not halving().prune(mine, [trial(0, {}, COMPLETE, 0.1), mine])
 
 
 def test_a_rung_is_judged_once() -> None:

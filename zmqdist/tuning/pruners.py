@@ -95,8 +95,8 @@ class SuccessiveHalvingPruner(_TimedPruner):
 
     Rungs are times: ``budget_s / eta**k``, down to `grace` of the budget. A trial passes a rung
     if its best value until then is among the best ``max(1, m // eta)`` of the m trials that
-    got there, itself included; a rival that finished earlier with a finite value counts
-    as better than any that has not. This is the asynchronous rule of [1]_.
+    got there, itself included; a rival that finished earlier with a finite value got there
+    with its best one. This is the asynchronous rule of [1]_.
 
     Parameters
     ----------
@@ -143,9 +143,11 @@ class SuccessiveHalvingPruner(_TimedPruner):
 def _best_until(trial: FrozenTrial, rung: float) -> float | None:
     """Return the best value reported up to a rung, None for a trial that never got there."""
     steps = trial.intermediate_values
-    if trial.state is TrialState.COMPLETE and max(steps, default=0.0) < rung:
-        reached = trial.value is not None and math.isfinite(trial.value)
-        return -math.inf if reached else math.inf
     if max(steps, default=0.0) < rung:
-        return None
+        if not steps or trial.state is not TrialState.COMPLETE:
+            return None
+        if trial.value is None or not math.isfinite(trial.value):
+            return math.inf
+        # What reached a target is ahead of all that go on, who have not. Without a target a trial
+        # that used up its data may be the worst.
     return min(value for step, value in steps.items() if step <= rung or step == min(steps))
