@@ -84,6 +84,19 @@ def test_one_seed_has_no_interval() -> None:
     assert math.isnan(found.error)
 
 
+def test_few_seeds_have_a_range() -> None:
+    """A bootstrap interval of 4 seeds is too narrow for any verdict."""
+    few = interval([3.0, 1.0, 9.0, 2.0])
+    assert (few.low, few.high, few.kind, few.tells, few.seeds) == (1, 9, "range", False, 4)
+    many = interval([3.0, 1.0, 9.0, 2.0, 4.0])
+    assert (many.kind, many.tells, many.seeds) == ("95 % interval", True, 5)
+    assert interval([3.0]).kind is None
+    each = ratio([2.0, 9.0, 8.0], [1.0, 3.0, INF])
+    assert (each.low, each.high, each.kind) == (pytest.approx(0), 3, "range")
+    apart = difference([2.0, 9.0, INF], [1.0, 3.0, 5.0])
+    assert (apart.low, apart.high) == (1, INF)
+
+
 def test_ratio_resamples_seeds_together() -> None:
     base = [1.0, 5.0, 20.0, 60.0, 200.0]
     twice = ratio([2 * value for value in base], base)

@@ -138,6 +138,7 @@ def test_the_recommended_setting_stands_out(written: tuple[Study, Path, list[Pat
     assert advice is not None
     assert cells[0] == "bounded"
     assert cells[1] == f"{advice.cell.params['bound']:g}"
+    assert re.fullmatch(r"range [\d.]+ - [\d.]+", cells[8])
     assert float(cells[7]) == pytest.approx(advice.interval.median, rel=0.01)
 
 
@@ -147,9 +148,22 @@ def test_words(written: tuple[Study, Path, list[Path]]) -> None:
     assert re.match(r"Use bounded:4 with learning rate 0\.\d, chunk 8, workers 16: time to", first)
     text = " ".join(rest)
     assert "with 2 seeds that is rough" in text
-    assert re.search(r"async, .*: \d\.\d\d times \(\d\.\d\d to \d\.\d\d\) the value, slower", text)
+    assert re.search(r"time to the target \(virtual s\) [\d.]+ \(range [\d.]+ to [\d.]+\)", first)
+    ends = r"\(range \d\.\d\d to \d\.\d\d\)"
+    assert re.search(rf"async, .*: \d\.\d\d times {ends} the value, too few seeds to tell", text)
+    assert not re.search("95 %|slower|faster", first + text)
     assert "beyond about 101 workers it could not keep up" in text
     assert "2147483647" not in text
+
+
+def test_words_of_enough_seeds(tmp_path: Path) -> None:
+    grid = {**GRID, "policy": ["bounded:{bound}", "async"], "workers": 16, "seeds": 5}
+    with study_of(tmp_path, grid) as study:
+        text = " ".join(explain(Findings(study)))
+    ends = r"\(95 % interval \d+\.?\d* to \d+\.?\d*\)"
+    assert re.search(rf"time to the target \(virtual s\) [\d.]+ {ends}, median of 5 seeds", text)
+    assert re.search(rf"async, [^;]*: \d\.\d\d times {ends} the value, slower", text)
+    assert "range" not in text
 
 
 def test_words_about_seeds_that_are_missing(tmp_path: Path) -> None:
@@ -205,12 +219,14 @@ def test_words_about_no_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_negative_losses(tmp_path: Path) -> None:
     """Differences in the text; figures that show all of them, as no ratio or logarithm would."""
     backend = FakeBackend(lowest=-5.0)
-    with study_of(tmp_path, {**GRID, "workers": 4}, backend=backend, target=None) as study:
+    grid = {**GRID, "workers": 4, "seeds": 5}
+    with study_of(tmp_path, grid, backend=backend, target=None) as study:
         findings = Findings(study)
         text = " ".join(explain(findings))
         chart = draw_map(findings)
     assert re.search(r"loss at the end -\d", text)
-    assert re.search(r"async, [^;]*: the value -\d\S* \(-\d\S* to -\d\S*\), better", text)
+    ends = r"\(95 % interval -\d\S* to -\d\S*\)"
+    assert re.search(rf"async, [^;]*: the value -\d\S* {ends}, better", text)
     assert re.search(r"medians differ by 0\.\d+, ", text)
     assert chart is not None
     shown = chart.axes[0].images[0]

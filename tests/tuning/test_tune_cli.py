@@ -72,6 +72,7 @@ def test_run_look_and_export(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recommend", "bowl.db", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["recommended"]["workers"] == 4
+    assert (found["value"]["seeds"], found["value"]["kind"]) == (2, "range")
     assert found["text"][0].replace("\n", " ") in " ".join(out.split())
 
     assert main(["export", "bowl.toml"]) == 0
@@ -111,7 +112,8 @@ def test_strict_parsers_read_what_is_for_programs(capsys: pytest.CaptureFixture[
     assert main(["recommend", "bowl.db", "--json"]) == 0
     found = strict(capsys.readouterr().out)
     assert (found["seeds"], found["chosen"]) == (1, None)
-    assert found["value"].keys() == {"median", "low", "high", "error"}
+    assert found["value"].keys() == {"median", "low", "high", "error", "seeds", "kind"}
+    assert (found["value"]["seeds"], found["value"]["kind"]) == (1, None)
     assert found["value"]["median"] > 0
     assert found["value"]["low"] is None
     bounds = [found["recommended"]["bound"], *(r["params"]["bound"] for r in found["rivals"])]

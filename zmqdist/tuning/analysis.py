@@ -22,6 +22,9 @@ from zmqdist.tuning.trial import FrozenTrial, Params, TrialState, key_of
 RESAMPLES = 2000
 """Bootstrap resamples of an interval."""
 
+FEW_SEEDS = 5
+"""Below so many seeds nothing is told from an interval; the true median is in that of 3 in 75 %."""
+
 _NEVER = 1e100
 """What stands for infinity in the bootstrap, whose interpolation would make NaN of it."""
 
@@ -34,15 +37,29 @@ class Interval:
     ----------
     median : float
     low, high : float
-        95 % of the resampled medians lie between them; NaN for a single seed.
+        95 % of the resampled medians lie between them; with less than `FEW_SEEDS` seeds the
+        smallest and the largest value; NaN for a single seed.
     error : float
         Standard deviation of the resampled medians; NaN for a single seed.
+    seeds : int
+        How many it is from.
     """
 
     median: float
     low: float = math.nan
     high: float = math.nan
     error: float = math.nan
+    seeds: int = 1
+
+    @property
+    def tells(self) -> bool:
+        """Whether its ends say something about other seeds."""
+        return self.seeds >= FEW_SEEDS
+
+    @property
+    def kind(self) -> str | None:
+        """What lies between the ends; None for a single seed."""
+        return "95 % interval" if self.tells else "range" if self.seeds > 1 else None
 
 
 @dataclass(frozen=True)
@@ -160,7 +177,7 @@ def bound_of(cell: Cell) -> float:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Return the median of some values with its percentile bootstrap interval.
+    """Return the median of some values with its percentile bootstrap interval, or their range.
 
     References
     ----------
@@ -169,7 +186,7 @@ def interval(values: Sequence[float]) -> Interval:
     median = statistics.median(values)
     if len(values) < 2:
         return Interval(median)
-    return Interval(median, *_bootstrap((_finite(values),), _median))
+    return _with_ends(median, (_finite(values),), _median)
 
 
 def ratio(values: Sequence[float], base: Sequence[float]) -> Interval:
@@ -199,7 +216,16 @@ def _compared(values: Sequence[float], base: Sequence[float], statistic: Any) ->
     estimate = _restored(float(statistic(*sides)))
     if len(values) < 2:
         return Interval(estimate)
-    return Interval(estimate, *_bootstrap(sides, statistic))
+    return _with_ends(estimate, sides, statistic)
+
+
+def _with_ends(estimate: float, samples: tuple[Any, ...], statistic: Any) -> Interval:
+    low, high, error = _bootstrap(samples, statistic)
+    seeds = len(samples[0])
+    if seeds < FEW_SEEDS:
+        each = statistic(*(sample[:, np.newaxis] for sample in samples))  # of one seed alone
+        low, high = _restored(each.min()), _restored(each.max())
+    return Interval(estimate, low, high, error, seeds)
 
 
 def _median(values: Any, axis: int = -1) -> Any:

@@ -287,8 +287,8 @@ def _as_json(findings: Findings) -> dict[str, Any]:
     }
 
 
-def _figures(interval: Interval) -> dict[str, float]:
-    return asdict(interval)
+def _figures(interval: Interval) -> dict[str, Any]:
+    return {**asdict(interval), "kind": interval.kind}
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -38,10 +38,6 @@ from zmqdist.tuning.trial import FrozenTrial
 MARGIN = 0.05
 """Part of the best median by which a bound must be worse to matter at all."""
 
-FEW_SEEDS = 5
-"""Below so many seeds, say that more are needed."""
-
-
 Compare = Callable[[Sequence[float], Sequence[float]], Interval]
 
 

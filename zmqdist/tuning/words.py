@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from zmqdist.tuning.analysis import Cell, Interval, bound_of
-from zmqdist.tuning.recommend import FEW_SEEDS, MARGIN, Recommendation
+from zmqdist.tuning.analysis import FEW_SEEDS, Cell, Interval, bound_of
+from zmqdist.tuning.recommend import MARGIN, Recommendation
 from zmqdist.tuning.report.findings import Findings, bound_text, label
 from zmqdist.tuning.setting import Setting, is_gate, shown
 from zmqdist.tuning.theory import knee
+
+UNCLEAR = "no clear difference"
 
 
 def explain(findings: Findings) -> list[str]:
@@ -130,9 +132,12 @@ def _others(findings: Findings, advice: Recommendation) -> Iterator[str]:
             continue
         by_ratio = not math.isnan(rival.ratio.median)
         found, even = (rival.ratio, 1.0) if by_ratio else (rival.difference, 0.0)
-        verdict = worse if found.low > even else better if found.high < even else None
+        if not found.tells:
+            verdict = f"too few seeds to tell ({FEW_SEEDS} or more)"
+        else:
+            verdict = worse if found.low > even else better if found.high < even else UNCLEAR
         text = f"{_times(found)} the value" if by_ratio else f"the value {_more(found)}"
-        against.append(f"{label(rival.cell.params)}: {text}, {verdict or 'no clear difference'}")
+        against.append(f"{label(rival.cell.params)}: {text}, {verdict}")
     if against:
         yield ("Others, each at its best bound and learning rate: " + "; ".join(against) + ".")
 
@@ -186,25 +191,23 @@ def _staleness(cells: list[Cell]) -> str:
 
 
 def _interval(found: Interval) -> str:
-    if math.isnan(found.low):
-        return f"{found.median:.4g}"
-    high = "never" if math.isinf(found.high) else f"{found.high:.4g}"
-    return f"{found.median:.4g} (95 % interval {found.low:.4g} to {high})"
+    return _with_ends(found, lambda value: "never" if math.isinf(value) else f"{value:.4g}")
 
 
 def _times(found: Interval) -> str:
     def text(value: float) -> str:
         return "infinitely many" if math.isinf(value) else f"{value:.2f}"
 
-    if math.isnan(found.low):
-        return f"{text(found.median)} times"
-    return f"{text(found.median)} times ({text(found.low)} to {text(found.high)})"
+    return _with_ends(found, text, " times")
 
 
 def _more(found: Interval) -> str:
     def text(value: float) -> str:
         return f"{value:+.3g}".replace("inf", "∞")
 
-    if math.isnan(found.low):
-        return text(found.median)
-    return f"{text(found.median)} ({text(found.low)} to {text(found.high)})"
+    return _with_ends(found, text)
+
+
+def _with_ends(found: Interval, text: Callable[[float], str], unit: str = "") -> str:
+    ends = "" if found.kind is None else f" ({found.kind} {text(found.low)} to {text(found.high)})"
+    return f"{text(found.median)}{unit}{ends}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from zmqdist.tuning.analysis import Cell, bound_of
+from zmqdist.tuning.analysis import FEW_SEEDS, Cell, bound_of
 from zmqdist.tuning.report.findings import Findings, bound_text, bounds_of, label
 from zmqdist.tuning.report.style import (
     INK,
@@ -18,11 +18,12 @@ from zmqdist.tuning.report.style import (
     subplots,
 )
 
-CURVE_CAPTION = """
+CURVE_CAPTION = f"""
 Left: each dot is a seed, the line joins the medians, the band is the 95 % bootstrap interval of
-the median; triangles at the top are seeds that never got there. Each bound is shown at its own
-best learning rate. The time is the number of updates needed (middle: how much each one is
-worth) over the updates per second (right: how busy the workers are).
+the median, or with less than {FEW_SEEDS} seeds their range; triangles at the top are seeds that
+never got there. Each bound is shown at its own best learning rate. The time is the number of
+updates needed (middle: how much each one is worth) over the updates per second (right: how busy
+the workers are).
 """
 
 MAP_CAPTION = """

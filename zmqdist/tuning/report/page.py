@@ -15,7 +15,7 @@ from typing import Any
 
 from zmqdist import __version__
 from zmqdist.errors import ConfigError
-from zmqdist.tuning.analysis import Cell, Interval
+from zmqdist.tuning.analysis import FEW_SEEDS, Cell, Interval
 from zmqdist.tuning.report import bounds, cost, learning, staleness
 from zmqdist.tuning.report.findings import Findings, bound_text, json_settings
 from zmqdist.tuning.report.style import STYLE
@@ -140,7 +140,7 @@ COLUMNS = (
     "merge",
     "seeds",
     "median",
-    "95 % interval",
+    "interval",
     "updates",
     "updates/s",
     "staleness",
@@ -161,7 +161,9 @@ def _table(findings: Findings) -> str:
     return (
         f"<div class='wide'><table><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
-        "<p>By median value. Bold: the best learning rate of its bound; shaded: recommended.</p>"
+        "<p>By median value. Bold: the best learning rate of its bound; shaded: recommended. The "
+        f"interval is that of the median, 95 %; with less than {FEW_SEEDS} seeds it would be too "
+        "narrow, and their range stands there.</p>"
     )
 
 
@@ -197,6 +199,7 @@ def number(value: float) -> str:
 
 
 def _range(interval: Interval) -> str:
-    if math.isnan(interval.low):
+    if interval.kind is None:
         return ""
-    return f"{number(interval.low)} - {number(interval.high)}"
+    kind = "" if interval.tells else f"{interval.kind} "
+    return f"{kind}{number(interval.low)} - {number(interval.high)}"
