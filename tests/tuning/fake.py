@@ -22,7 +22,7 @@ class FakeBackend:
     """Losses fall exponentially; the best bound is 4, the best rate shrinks with the bound.
 
     A rate above ``2 / (1 + staleness)`` diverges. Small bounds reject, large ones are stale.
-    Losses end at `lowest`.
+    Losses end at `lowest`. `own_noise` differs between bounds too, `noise` between seeds only.
     """
 
     def __init__(
@@ -32,7 +32,9 @@ class FakeBackend:
         effect: float = 1.0,
         service_s: float | None = 0.01,
         lowest: float = 0.0,
+        own_noise: float = 0.0,
     ) -> None:
+        self.own_noise = own_noise
         self.noise, self.effect, self.service_s, self.lowest = noise, effect, service_s, lowest
         self.runs: list[Setting] = []
 
@@ -54,6 +56,9 @@ class FakeBackend:
         rate = n * (1 - self.effect / (2 + bound)) / (1 + 0.01 * n)
         needed = 100 * (1 + self.effect * mean_tau / 4) * (1 + math.log(setting.lr / 0.1) ** 2)
         scale = needed / rate * math.exp(self.noise * rng.normal())
+        if self.own_noise:
+            own = np.random.default_rng([setting.seed, int(bound)])
+            scale *= math.exp(self.own_noise * own.normal())
         accepted = 1 - self.effect / (2 + bound)
         outcome = Outcome(service_s=self.service_s, cycle_s=1.0)
         time = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 import shutil
 import subprocess
@@ -210,10 +211,45 @@ def test_words_about_no_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         _, slow, *_ = explain(Findings(study))
     assert first.startswith("Use bounded:0:requeue")
     assert "is taken because it costs nothing" in second
-    assert "can do); it takes 9 s, bound 4 7 s: with a target, time decides" in slow
+    assert "can do); bound 0 takes 9 s, bound 4 7 s: with a target, time decides" in slow
     assert second.startswith(
-        "No effect here: none of the bounds 0, 4, ∞ is shown to be more than 5%"
+        "No effect here: the bounds 0, 4, ∞ are all shown to be within 5% of the best ("
     )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        (1, None),
+        (3, "cannot be told from 3 seeds: 5 or more are needed."),
+        (5, "cannot be told from 5 seeds: more are needed."),
+    ],
+)
+def test_words_about_an_effect_that_cannot_be_told(
+    tmp_path: Path, seeds: int, said: str | None
+) -> None:
+    """The seeds' noise differs from bound to bound, and is all there is."""
+    grid = {**GRID, "policy": "bounded:{bound}:requeue", "lr": 0.1, "workers": 4, "seeds": seeds}
+    with study_of(tmp_path, grid, backend=FakeBackend(effect=0.0, own_noise=0.3)) as study:
+        findings = Findings(study)
+        sentences = explain(findings)
+    assert findings.advice is not None
+    assert findings.advice.flat is None
+    assert "No effect" not in " ".join(sentences)
+    assert (sentences[1] == f"Whether the bound matters {said}") is (said is not None)
+
+
+def test_words_about_a_bound_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {0: [10.0, 10.0, 10.0, math.inf, math.inf], 4: [10.1] * 5, math.inf: [30.0] * 5}
+    monkeypatch.setattr(Cell, "values", property(lambda cell: values[bound_of(cell)]))
+    grid = {**GRID, "policy": "ssp:{bound}", "lr": 0.1, "workers": 4, "seeds": 5}
+    with study_of(tmp_path, grid) as study:
+        first, *rest = explain(Findings(study))
+    assert first.startswith("Use ssp:4")
+    assert (
+        "Bound 0 is the best, with a median of 10, but fails on 2 of its 5 seeds; 4 is near it "
+        "and fails on none of them."
+    ) in rest
 
 
 def test_negative_losses(tmp_path: Path) -> None:

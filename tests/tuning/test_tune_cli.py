@@ -73,6 +73,7 @@ def test_run_look_and_export(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["recommended"]["workers"] == 4
     assert (found["value"]["seeds"], found["value"]["kind"]) == (2, "range")
+    assert found["flat"] is None
     assert found["text"][0].replace("\n", " ") in " ".join(out.split())
 
     assert main(["export", "bowl.toml"]) == 0

@@ -143,10 +143,11 @@ def best_over(found: Iterable[Cell], over: Sequence[str]) -> list[Cell]:
     groups: dict[str, list[Cell]] = {}
     for cell in found:
         groups.setdefault(key_of(cell.params, tuple(over)), []).append(cell)
-    return [_best(group) for group in groups.values()]
+    return [best_of(group) for group in groups.values()]
 
 
-def _best(group: Sequence[Cell]) -> Cell:
+def best_of(group: Sequence[Cell]) -> Cell:
+    """Return the best of some cells, as `best_over` does."""
     best, *rest = sorted(group, key=lambda cell: (-len(cell.trials), cell.median, _last(cell)))
     for cell in rest:
         # Who lost a rung of halving lost it on these very seeds, so finalists keep their place.

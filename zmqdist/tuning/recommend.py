@@ -1,44 +1,25 @@
-"""Which setting to use, and how sure that is.
-
-The one-standard-error rule of [1]_: of the bounds whose median lies within one standard error
-of the best one, take the simplest. That is the smallest bound for a policy that judges
-updates (a late one should never arrive, so nothing is lost and stragglers do least harm), and
-the largest for a policy that holds workers back (least waiting).
-
-References
-----------
-.. [1] L. Breiman, J. Friedman, R. Olshen, C. Stone, "Classification and regression trees",
-   1984, section 3.4.3.
-"""
+"""Which setting to use, and how sure that is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from zmqdist.errors import StudyError
 from zmqdist.tuning.analysis import (
     Cell,
     Interval,
+    best_of,
     best_over,
-    bound_of,
     cells,
     curves,
     difference,
-    in_common,
     ratio,
 )
+from zmqdist.tuning.rule import choose, flat_from, is_flat, paired, simplest, stability
 from zmqdist.tuning.scaling import Scaling
-from zmqdist.tuning.setting import Setting, is_gate
 from zmqdist.tuning.trial import FrozenTrial
-
-MARGIN = 0.05
-"""Part of the best median by which a bound must be worse to matter at all."""
-
-Compare = Callable[[Sequence[float], Sequence[float]], Interval]
 
 
 @dataclass(frozen=True)
@@ -72,10 +53,12 @@ class Recommendation:
         Of its value.
     curve : list of Cell
         All bounds of its policy, each at its best learning rate, by rising bound.
-    flat : bool
-        No bound is shown to be more than `MARGIN` worse than the best: no effect.
+    best : Cell
+        The best of them.
+    flat : bool or None
+        As of `zmqdist.tuning.rule.is_flat`: True for no effect, None if that cannot be told.
     flat_from : float or None
-        The bound from which on larger ones make no difference, if some smaller one does.
+        The bound from which on larger ones are shown to make no difference, if not all are.
     chosen : float
         Part of the resampled sets of seeds that give the same recommendation.
     rivals : list of Rival
@@ -87,7 +70,8 @@ class Recommendation:
     cell: Cell
     interval: Interval
     curve: list[Cell]
-    flat: bool
+    best: Cell
+    flat: bool | None
     flat_from: float | None
     chosen: float
     rivals: list[Rival] = field(default_factory=list)
@@ -114,28 +98,28 @@ def recommend(
     """
     found = cells(trials)
     every_curve = curves(found, over)
-    if not any(math.isfinite(cell.median) for curve in every_curve for cell in curve):
+    reached = [cell for curve in every_curve for cell in curve if math.isfinite(cell.median)]
+    if not reached:
         raise StudyError(why_none(found))
-    curve = min(every_curve, key=lambda c: min(cell.median for cell in c))
-    errors = [cell.interval().error for cell in curve]
+    best = best_of(reached)
+    (curve,) = (curve for curve in every_curve if any(cell is best for cell in curve))
     by_ratio = all(value > 0 for cell in found for value in cell.values)
-    flat = _is_flat(curve, by_ratio)
-    chosen = _by_rule(curve, [cell.median for cell in curve], errors)
-    if flat:
-        chosen = _simplest(curve)
-    others = [min(c, key=lambda cell: cell.median) for c in every_curve if c is not curve]
+    flat = is_flat(curve, by_ratio)
+    chosen = simplest(curve) if flat else choose(curve, best, by_ratio)
+    others = [best_of(c) for c in every_curve if c is not curve]
     return Recommendation(
         cell=chosen,
         interval=chosen.interval(),
         curve=curve,
+        best=best,
         flat=flat,
-        flat_from=_flat_from(curve),
-        chosen=_stability(curve, chosen, errors),
+        flat_from=flat_from(curve, by_ratio),
+        chosen=stability(curve, chosen, by_ratio),
         rivals=[
             Rival(
                 cell,
-                _paired(ratio, cell, chosen) if by_ratio else Interval(math.nan),
-                _paired(difference, cell, chosen),
+                paired(ratio, cell, chosen) if by_ratio else Interval(math.nan),
+                paired(difference, cell, chosen),
             )
             for cell in [*curve, *sorted(others, key=lambda cell: cell.median)]
             if cell is not chosen
@@ -174,63 +158,3 @@ def best_by_workers(trials: Sequence[FrozenTrial], over: Sequence[str] = ("lr",)
     axes = ("policy", "bound", "chunk", "merge", *over)
     best = best_over(cells(trials), axes)
     return sorted(best, key=lambda cell: int(cell.params["workers"]))
-
-
-def _by_rule(curve: Sequence[Cell], medians: Sequence[float], errors: Sequence[float]) -> Cell:
-    """Apply the one-standard-error rule to a curve with these medians."""
-    at = int(np.argmin(medians))
-    limit = medians[at] + (errors[at] if math.isfinite(errors[at]) else 0.0)
-    near = [cell for cell, value in zip(curve, medians, strict=True) if value <= limit]
-    return _simplest(near)
-
-
-def _simplest(near: Sequence[Cell]) -> Cell:
-    """Return the smallest bound of a policy that judges updates, the largest of a gate."""
-    gate = is_gate(Setting.of({**near[0].params, "seed": 0}).policy)
-    return near[-1] if gate else near[0]
-
-
-def _paired(compare: Compare, cell: Cell, base: Cell) -> Interval:
-    """Compare two cells by the seeds that both have."""
-    own, others = in_common(cell, base)
-    return compare(own, others) if own else Interval(math.nan)
-
-
-def _is_flat(curve: Sequence[Cell], by_ratio: bool) -> bool:
-    """Whether no bound is shown to be worse than the best one."""
-    best = min(curve, key=lambda cell: cell.median)
-    return len(curve) > 1 and not any(_is_worse(cell, best, by_ratio) for cell in curve)
-
-
-def _is_worse(cell: Cell, best: Cell, by_ratio: bool) -> bool:
-    if math.isinf(cell.median):
-        return True
-    against = _paired(ratio if by_ratio else difference, cell, best)
-    low = against.median if math.isnan(against.low) else against.low
-    return low > (1 + MARGIN if by_ratio else MARGIN * abs(best.median))
-
-
-def _flat_from(curve: Sequence[Cell]) -> float | None:
-    """Return the smallest bound from which on all medians lie within `MARGIN`."""
-    start = None
-    for at in range(len(curve) - 2, -1, -1):
-        tail = [cell.median for cell in curve[at:]]
-        if not math.isfinite(max(tail)) or max(tail) - min(tail) > MARGIN * abs(min(tail)):
-            break
-        start = at
-    return None if not start else bound_of(curve[start])
-
-
-def _stability(
-    curve: Sequence[Cell], chosen: Cell, errors: Sequence[float], resamples: int = 1000
-) -> float:
-    """Return how often resampled seeds, the same for all bounds, lead to the same choice."""
-    seeds = sorted(set.intersection(*(set(cell.by_seed) for cell in curve)))
-    if len(seeds) < 2:
-        return math.nan
-    table = np.array([[cell.by_seed[seed] for seed in seeds] for cell in curve])
-    table[np.isinf(table)] = 1e100  # of two infinite middle values the mean would be NaN
-    drawn = np.random.default_rng(0).integers(len(seeds), size=(resamples, len(seeds)))
-    medians = np.median(table[:, drawn], axis=2)
-    picked = [_by_rule(curve, column, errors) for column in medians.T.tolist()]
-    return sum(cell is chosen for cell in picked) / resamples

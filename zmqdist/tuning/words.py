@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from zmqdist.tuning.analysis import FEW_SEEDS, Cell, Interval, bound_of
-from zmqdist.tuning.recommend import MARGIN, Recommendation
+from zmqdist.tuning.analysis import FEW_SEEDS, Cell, Interval, bound_of, in_common
+from zmqdist.tuning.recommend import Recommendation
 from zmqdist.tuning.report.findings import Findings, bound_text, label
-from zmqdist.tuning.setting import Setting, is_gate, shown
+from zmqdist.tuning.rule import MARGIN, is_gate_of
+from zmqdist.tuning.setting import shown
 from zmqdist.tuning.theory import knee
 
 UNCLEAR = "no clear difference"
@@ -63,26 +64,28 @@ def _bound(findings: Findings, advice: Recommendation) -> Iterator[str]:
         return
     bounds = [bound_text(bound_of(cell)) for cell in advice.curve]
     medians = [cell.median for cell in advice.curve]
-    rule = "largest" if _gate(advice.cell) else "smallest"
-    why = "least waiting" if _gate(advice.cell) else "the least that late updates can do"
+    gate = is_gate_of(advice.cell)
+    rule = "largest" if gate else "smallest"
+    why = "least waiting" if gate else "the least that late updates can do"
     if advice.flat:
         spread = max(medians) - min(medians)
         apart = f"{spread / min(medians):.0%}" if min(medians) > 0 else f"{spread:.3g}"
         price = _price(advice)
-        taken = f"because it costs nothing ({why})" if price is None else f"({why}); {price}"
+        taken = f"({why}){price}" if price else f"because it costs nothing ({why})"
         yield (
-            f"No effect here: none of the bounds {', '.join(bounds)} is shown to be more than "
-            f"{MARGIN:.0%} worse than the best (medians differ by {apart}, mean staleness "
+            f"No effect here: the bounds {', '.join(bounds)} are all shown to be within "
+            f"{MARGIN:.0%} of the best (medians differ by {apart}, mean staleness "
             f"{_staleness(advice.curve)}). The {rule} is taken {taken}."
         )
         return
-    best = min(advice.curve, key=lambda cell: cell.median)
-    if best is not advice.cell:
+    seeds = min(len(cell.trials) for cell in advice.curve)
+    if advice.flat is None and seeds > 1:
+        needed = "more" if seeds >= FEW_SEEDS else f"{FEW_SEEDS} or more"
         yield (
-            f"Bound {bound_text(bound_of(best))} has the lowest median, {best.median:.4g}; "
-            f"{bound_text(bound_of(advice.cell))} is the {rule} within one standard error of it "
-            f"({why})."
+            f"Whether the bound matters cannot be told from {seeds} seeds: {needed} are needed"
+            f"{_price(advice) if findings.target is None else ''}."
         )
+    yield from _rule(advice, rule, why)
     if advice.flat_from is not None:
         what = "loss" if findings.target is None else "time"
         tail = [cell for cell in advice.curve if bound_of(cell) >= advice.flat_from]
@@ -93,15 +96,32 @@ def _bound(findings: Findings, advice: Recommendation) -> Iterator[str]:
         )
 
 
-def _price(advice: Recommendation) -> str | None:
+def _rule(advice: Recommendation, rule: str, why: str) -> Iterator[str]:
+    """Say why it is not the best bound, if it is another."""
+    best, ours = advice.best, bound_text(bound_of(advice.cell))
+    if best is advice.cell:
+        return
+    text = f"Bound {bound_text(bound_of(best))} is the best, with a median of {best.median:.4g}"
+    own, base = (sum(map(math.isinf, values)) for values in in_common(advice.cell, best))
+    if own < base:
+        yield (
+            f"{text}, but fails on {base} of its {len(best.trials)} seeds; {ours} is near it and "
+            f"fails on {own or 'none'} of them."
+        )
+    else:
+        yield f"{text}; {ours} is the {rule} within one standard error of it ({why})."
+
+
+def _price(advice: Recommendation) -> str:
     """Say how much longer the recommended bound takes, where the value is not the time."""
     fastest = min(advice.curve, key=lambda cell: cell.median_of("seconds"))
     ours_s, least_s = advice.cell.median_of("seconds"), fastest.median_of("seconds")
+    ours, other = (bound_text(bound_of(cell)) for cell in (advice.cell, fastest))
     if not ours_s > (1 + MARGIN) * least_s:
-        return None
+        return ""
     return (
-        f"it takes {ours_s:.3g} s, bound {bound_text(bound_of(fastest))} {least_s:.3g} s: with a "
-        "target, time decides"
+        f"; bound {ours} takes {ours_s:.3g} s, bound {other} {least_s:.3g} s: with a target, time "
+        "decides"
     )
 
 
@@ -178,10 +198,6 @@ def _lacking(findings: Findings) -> str:
     if not findings.timed:
         return "the master's time per update, which is unknown or 0 (apply in [cluster])"
     return "several numbers of them that reach the target: raise it, or raise budget_s"
-
-
-def _gate(cell: Cell) -> bool:
-    return is_gate(Setting.of({**cell.params, "seed": 0}).policy)
 
 
 def _staleness(cells: list[Cell]) -> str:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from zmqdist.errors import StudyError, ZmqdistError
-from zmqdist.tuning.analysis import Cell, bound_of, cells, curves
+from zmqdist.tuning.analysis import Cell, best_of, bound_of, cells, curves
 from zmqdist.tuning.outcome import Outcome
 from zmqdist.tuning.recommend import Recommendation, best_by_workers, recommend
 from zmqdist.tuning.running import problem_of
@@ -159,7 +159,7 @@ class Findings:
         found = [main[0], best, main[-1]]
         for curve in self.curves:
             if curve[0].key != main[0].key and curve[0].params["workers"] == best.params["workers"]:
-                found.append(min(curve, key=lambda cell: cell.median))
+                found.append(best_of(curve))
         unique = {cell.key: cell for cell in found}
         return list(unique.values())[:6]
 
