@@ -207,11 +207,22 @@ def test_words_about_no_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with open_study(made, tmp_path / "s.db") as study:
         run_study(made, study, backend=FakeBackend(effect=0.0))
         first, second, *_ = explain(Findings(study))
-        monkeypatch.setattr(Cell, "median_of", lambda cell, fact: 9.0 - 2 * bool(bound_of(cell)))
-        _, slow, *_ = explain(Findings(study))
+        text = {}
+        for more_s in ([2.0] * 5, [-3, -3, 0, 0, 2]):
+            monkeypatch.setattr(
+                Cell,
+                "by_seed_of",
+                lambda cell, fact, more_s=more_s: {
+                    seed: 7.0 + (more if bound_of(cell) == 0 else 0.0)
+                    for seed, more in enumerate(more_s)
+                },
+            )
+            text[more_s[0]] = explain(Findings(study))[1]
+        slow, unknown = text.values()
     assert first.startswith("Use bounded:0:requeue")
     assert "is taken because it costs nothing" in second
     assert "can do); bound 0 takes 9 s, bound 4 7 s: with a target, time decides" in slow
+    assert unknown.endswith("The smallest is taken (the least that late updates can do).")
     assert second.startswith(
         "No effect here: the bounds 0, 4, ∞ are all shown to be within 5% of the best ("
     )

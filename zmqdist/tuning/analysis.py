@@ -105,8 +105,14 @@ class Cell:
 
     def median_of(self, fact: str) -> float:
         """Return the median of a fact (`zmqdist.tuning.objective.facts`) over the seeds."""
-        found = [t.user_attrs[fact] for t in self.trials if fact in t.user_attrs]
+        found = self.by_seed_of(fact).values()
         return statistics.median(found) if found else math.nan
+
+    def by_seed_of(self, fact: str) -> dict[int, float]:
+        """Return a fact by seed, of the trials that have it."""
+        return {
+            t.params.get(SEED, 0): t.user_attrs[fact] for t in self.trials if fact in t.user_attrs
+        }
 
     def interval(self) -> Interval:
         """Return the median with its interval."""

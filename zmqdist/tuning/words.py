@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from zmqdist.tuning.analysis import FEW_SEEDS, Cell, Interval, bound_of, in_common
+from zmqdist.tuning.analysis import FEW_SEEDS, Cell, Interval, bound_of, in_common, ratio
 from zmqdist.tuning.recommend import Recommendation
 from zmqdist.tuning.report.findings import Findings, bound_text, label
 from zmqdist.tuning.rule import MARGIN, is_gate_of
@@ -70,12 +70,11 @@ def _bound(findings: Findings, advice: Recommendation) -> Iterator[str]:
     if advice.flat:
         spread = max(medians) - min(medians)
         apart = f"{spread / min(medians):.0%}" if min(medians) > 0 else f"{spread:.3g}"
-        price = _price(advice)
-        taken = f"({why}){price}" if price else f"because it costs nothing ({why})"
+        taken = f"because it costs nothing ({why})" if _is_free(advice) else f"({why})"
         yield (
             f"No effect here: the bounds {', '.join(bounds)} are all shown to be within "
             f"{MARGIN:.0%} of the best (medians differ by {apart}, mean staleness "
-            f"{_staleness(advice.curve)}). The {rule} is taken {taken}."
+            f"{_staleness(advice.curve)}). The {rule} is taken {taken}{_price(advice)}."
         )
         return
     seeds = min(len(cell.trials) for cell in advice.curve)
@@ -110,6 +109,20 @@ def _rule(advice: Recommendation, rule: str, why: str) -> Iterator[str]:
         )
     else:
         yield f"{text}; {ours} is the {rule} within one standard error of it ({why})."
+
+
+def _is_free(advice: Recommendation) -> bool:
+    """Whether the recommended bound is shown to take no longer than any other."""
+    ours = advice.cell.by_seed_of("seconds")
+    for cell in advice.curve:
+        theirs = cell.by_seed_of("seconds")
+        common = [seed for seed in ours if theirs.get(seed, 0.0) > 0]
+        if len(common) < FEW_SEEDS:
+            return False
+        longer = ratio([ours[seed] for seed in common], [theirs[seed] for seed in common])
+        if longer.high > 1 + MARGIN:
+            return False
+    return True
 
 
 def _price(advice: Recommendation) -> str:
