@@ -66,8 +66,8 @@ class LocalEngine:
                 )
             if type(part).__name__ == "DataFrame":  # of pandas or another library
                 raise ConfigError(
-                    f"partition {index} is a DataFrame, whose items are its columns; pass its rows, "
-                    "such as df.values or [*df.itertuples(index=False)]"
+                    f"partition {index} is a DataFrame, whose items are its columns; pass its "
+                    "rows, such as df.values or [*df.itertuples(index=False)]"
                 )
         self._data = partitions
         self.partitions = len(partitions)
