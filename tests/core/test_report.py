@@ -58,6 +58,14 @@ def test_metrics_of_any_name_fit_into_a_report_with_all_partitions_missing() -> 
     pack(report)
 
 
+def test_examples_fit_into_a_header_whatever_workers_say() -> None:
+    counts = Counts()
+    for examples in (2**63 - 1, 2**63 - 1, 5):
+        counts.applied(replace(applied(0), push=Push(1, 0, 0, examples=examples)))
+    pack(counts.report(Epoch("", 0.0), [], version=0, published=0, workers=1))
+    assert counts.totals.examples == 2**62
+
+
 def test_times_stay_finite_whatever_workers_say() -> None:
     """They stand in reports, which are JSON."""
     totals = Totals()

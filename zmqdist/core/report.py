@@ -107,6 +107,9 @@ class Epoch:
 MAX_FAILURES = 5
 """Failures kept for a report; later ones are only counted."""
 
+MAX_EXAMPLES = 2**62
+"""Where counting examples ends: headers hold 64 bits."""
+
 MAX_METRICS = 1_000
 """Metrics kept, by name; later names are ignored."""
 
@@ -176,7 +179,8 @@ class Counts:
     def applied(self, action: Apply) -> None:
         """Count an update that is in the model."""
         self.totals.applied += 1
-        self.totals.examples += action.push.examples
+        total = self.totals.examples + action.push.examples
+        self.totals.examples = max(-MAX_EXAMPLES, min(total, MAX_EXAMPLES))
         self.staleness[binned(action.tau)] += 1
         add_metrics(self.metrics, action.push.metrics)
 
