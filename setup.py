@@ -9,9 +9,10 @@ README = Path(__file__).parent / "README.md"
 SPARK = ["pyspark>=3.5"]
 GENSIM = ["gensim>=4.3"]
 PROGRESS = ["tqdm>=4.60"]
+SKLEARN = ["scikit-learn>=1.3"]
 TORCH = ["torch>=2.3"]  # the first that knows numpy 2
 PLOT = ["matplotlib>=3.6"]
-TUNE = [*PLOT, "rich>=13", "scikit-learn>=1.3", "scipy>=1.10"]
+TUNE = [*PLOT, *SKLEARN, "rich>=13", "scipy>=1.10"]
 
 setup(
     name="zmqdist",
@@ -39,6 +40,7 @@ setup(
     extras_require={
         "spark": SPARK,
         "gensim": GENSIM,
+        "sklearn": SKLEARN,
         "torch": TORCH,
         "progress": PROGRESS,
         "plot": PLOT,

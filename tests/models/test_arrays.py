@@ -271,12 +271,12 @@ def test_tensors_that_are_not_learned_are_left_alone() -> None:
 
 def test_estimators_that_are_not_fitted_have_nothing_to_train() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
-    message = "no arrays: its SGDClassifier is not fitted.*; call partial_fit or fit once"
-    for model in (linear_model.SGDClassifier(), {"n": 0, "steps": [linear_model.SGDClassifier()]}):
+    message = "no arrays: its Ridge is not fitted.*; call partial_fit or fit once"
+    for model in (linear_model.Ridge(), {"n": 0, "steps": [linear_model.Ridge()]}):
         with pytest.raises(ModelError, match=message):
             parameters_of(model)
-    fitted = linear_model.SGDClassifier().fit(np.eye(2), [0, 1])
-    assert {"coef_", "intercept_"} <= parameters_of(fitted).arrays().keys()
+    fitted = linear_model.Ridge().fit(np.eye(2), [0, 1])
+    assert "coef_" in parameters_of(fitted).arrays()
 
     class Mine(linear_model.SGDClassifier):  # type: ignore[misc, name-defined]
         __zmqdist__ = ("alpha",)

@@ -28,6 +28,7 @@ Blank = tuple[Any, Callable[..., Any], tuple[Any, ...]]
 ADAPTERS: list[tuple[str, str]] = [
     ("gensim.models", "zmqdist.models.gensim"),
     ("torch.nn", "zmqdist.models.torch"),
+    ("sklearn", "zmqdist.models.sklearn"),
     ("", "zmqdist.models.arrays"),
 ]
 
@@ -215,8 +216,9 @@ def parameters_of(model: Any) -> Parameters:
     ----------
     model : object
         A numpy array; dicts, lists and tuples of arrays and numbers; any object
-        with such attributes; a gensim Word2Vec, Doc2Vec or FastText; or a
-        torch.nn.Module. A `Parameters` object is returned as it is.
+        with such attributes; a gensim Word2Vec, Doc2Vec or FastText; a
+        torch.nn.Module; or a fitted estimator of scikit-learn. A `Parameters`
+        object is returned as it is.
 
     Raises
     ------
