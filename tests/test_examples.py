@@ -53,3 +53,18 @@ def test_four_workers_train_a_torch_module_as_one_process_does() -> None:
     right = digits.accuracy(one, test)
     assert right > 0.9
     assert digits.accuracy(many, test) == result.evaluations[-1]["score"] > right - 0.04
+
+
+@pytest.mark.usefixtures("threads")
+def test_four_workers_train_an_estimator_as_one_process_does() -> None:
+    pytest.importorskip("sklearn")
+    digits = example("digits_sklearn")
+    digits.EPOCHS = 6
+    train, test = digits.digits()
+    one, many = (digits.begun(digits.network(), train) for _ in range(2))
+    digits.one_process(one, train)
+    result = digits.many_workers(many, train, 4, **digits.TRUST)
+    assert result.examples == 6 * len(train[0])
+    right = one.score(*test)
+    assert right > 0.9
+    assert many.score(*test) > right - 0.05

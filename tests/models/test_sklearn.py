@@ -16,6 +16,7 @@ from zmqdist.errors import ConfigError, GradientError, ModelError
 from zmqdist.merge import RowTrustRegion
 from zmqdist.models import parameters_of
 from zmqdist.models.structure import dump_structure, load_structure
+from zmqdist.wire.leaves import scale_tree
 
 pytest.importorskip("sklearn")
 from scipy.sparse import csr_matrix
@@ -306,11 +307,16 @@ def test_gradient_is_what_partial_fit_changes() -> None:
     assert update.examples == 16
     assert update.metrics == {"loss": twin.loss_}
     assert update.arrays["t_"] == 16
-    assert isinstance(update.arrays["t_"], int)
     after = [*twin.coefs_, *twin.intercepts_]
     changes = [np.asarray(update.arrays[name]) for name in parameters_of(model).arrays()]
     for change, one, other in zip(changes, before, after, strict=True):
         np.testing.assert_array_equal(change, other - one)
+
+
+def test_examples_are_counted_in_whole_numbers() -> None:
+    update = PartialFit()(begun(LINEAR[0]()), pairs(16))  # whose t_ is a float
+    assert isinstance(update.arrays["t_"], int)
+    assert scale_tree(update.arrays, 0.5)["t_"] == 16
 
 
 def test_a_function_splits_the_batch() -> None:
