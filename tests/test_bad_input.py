@@ -632,7 +632,12 @@ class TestAddresses:
         ):
             pass
 
-    def test_host_that_nobody_here_knows(self) -> None:
+    @pytest.mark.parametrize("spark_host", [None, "10.1.2.3"])
+    def test_host_that_nobody_here_knows(
+        self, spark_host: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A Spark that runs beside local workers is none of their business."""
+        monkeypatch.setattr("zmqdist.engines.reach.spark_driver_host", lambda: spark_host)
         message = r"machine, .*, does not know the host 'no\.such\.host\.invalid': .*; leave host= "
         with ZmqDist(model(), host="no.such.host.invalid") as dd:
             with pytest.raises(ConfigError, match=message):

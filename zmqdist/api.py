@@ -376,7 +376,7 @@ class ZmqDist:
             engine = engine_for(data, workers)
             try:
                 if self._master is not None:
-                    check_reach(self._address, self._host)
+                    check_reach(self._address, self._host, local=isinstance(data, Sequence))
                     self._master.use(descent, self._trains)
                 training = Training(
                     self._parameters,

@@ -26,7 +26,7 @@ def whereabouts(remote: str | None, host: str | None) -> str:
     )
 
 
-def check_reach(address: str, host: str | None) -> None:
+def check_reach(address: str, host: str | None, *, local: bool) -> None:
     """Refuse to send tasks elsewhere with an address that means themselves.
 
     Parameters
@@ -35,6 +35,8 @@ def check_reach(address: str, host: str | None) -> None:
         Of a master in this process.
     host : str or None
         The ``host=`` of `zmqdist.api.ZmqDist`.
+    local : bool
+        The tasks run here, whether there is a Spark or not.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def check_reach(address: str, host: str | None) -> None:
         nobody knows the host.
     """
     own, _ = parse_address(address)
-    spark_host = spark_driver_host()
+    spark_host = None if local else spark_driver_host()
     if spark_host is None:
         try:
             socket.getaddrinfo(own, None)  # as the workers will, which run here
