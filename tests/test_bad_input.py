@@ -276,7 +276,7 @@ class TestFunctions:
             return {"n": 1}
 
         with ZmqDist(model()) as dd:
-            message = r"gradient called sys\.exit\(3\) on partition 1; raise an exception .*"
+            message = r"failed on partition 1, step [01]: SystemExit: 3; raise an exception to end"
             with pytest.raises(GradientError, match=message) as caught:
                 dd.train(PARTITIONS, gradient, batch_size=batch_size)
             assert caught.value.partition == 1

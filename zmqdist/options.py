@@ -202,8 +202,9 @@ def check_place(master: str | None, keys: object, options: MasterOptions) -> Non
             raise ConfigError("keys= is the key file for master=; one started here makes its own")
         return
     parse_address(master)
+    default = MasterOptions()
     for name, instead in FLAGS.items():
-        if getattr(options, name) != getattr(MasterOptions(), name):
+        if getattr(options, name) != getattr(default, name):
             option = "staleness" if name == "policy" else name
             raise ConfigError(
                 f"{option}= is for a master started here; start zmqdist-master {instead}"

@@ -16,6 +16,9 @@ from zmqdist.models.base import Parameters
 from zmqdist.models.update import Update
 
 Gradient = Callable[[Any, Any], Any]
+RAISED = (Exception, SystemExit)
+"""What counts as an error of the user's code: a worker that exits would be taken for dead."""
+
 END = object()
 """What `next` returns at the end of a generator of updates."""
 
@@ -162,8 +165,10 @@ class Task:
         """Run the user's code; what it raises is reported with partition and step."""
         try:
             return self.timed(compute)
-        except Exception as error:
+        except RAISED as error:
             text = f"{type(error).__name__}: {error}"
+            if isinstance(error, SystemExit):
+                text += "; raise an exception to end the run, return None to skip a step"
             trace = traceback.format_exc()
             self.link.fail(step, "gradient", text, trace)
             raise GradientError(

@@ -24,7 +24,7 @@ from zmqdist.models.tiers import REFRESH
 from zmqdist.models.update import as_update
 from zmqdist.shared import SharedConnection
 from zmqdist.staleness.abandon import Watch
-from zmqdist.task import END, Data, Gradient, Read, Summary, Task
+from zmqdist.task import END, RAISED, Data, Gradient, Read, Summary, Task
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ class _Updates(Task):
         source = Data(read.items or [], self.link.passes)
         try:
             update = self.timed(lambda: self._first(source))
-        except Exception as error:  # the run of the whole partition raises it again, if it is one
+        except RAISED as error:  # the run of the whole partition raises it again, if it is one
             log.info("step %d cannot be computed again from its own items: %r", step, error)
             return self.link.cancel()
         again = source.take_read()

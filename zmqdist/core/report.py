@@ -65,15 +65,7 @@ class Totals:
                 setattr(self, name, total)
 
 
-_TIMES = (
-    "compute_s",
-    "encode_s",
-    "wait_ack_s",
-    "wait_gate_s",
-    "wait_model_s",
-    "other_s",
-    "travel_s",
-)
+_TIMES = [entry.name for entry in fields(Finish) if entry.name.endswith("_s")]
 
 
 @dataclass(slots=True)

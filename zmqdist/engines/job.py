@@ -6,13 +6,11 @@ import gc
 import os
 import socket
 import threading
-import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from zmqdist.assignment import Assignment
-from zmqdist.errors import GradientError
 from zmqdist.models.structure import load_structure
 from zmqdist.task import Summary
 from zmqdist.worker import run_partition
@@ -81,23 +79,15 @@ class Engine(Protocol):
 def run_task(job: Job, partition: int, attempt: int, data: Iterable[Any]) -> Summary:
     """Run one partition in this process."""
     model, gradient = _structure(job.payload)
-    try:
-        return run_partition(
-            job.assignment,
-            model,
-            gradient,
-            partition=partition,
-            attempt=attempt,
-            data=data,
-            worker=f"{socket.gethostname()}:{os.getpid()}",
-        )
-    except SystemExit as end:  # it would look like a worker that died, which is tried again
-        raise GradientError(
-            f"gradient called sys.exit({end.code!r}) on partition {partition}; raise an exception "
-            "to end the run, return None to skip a step\n" + traceback.format_exc(),
-            partition=partition,
-            traceback=traceback.format_exc(),
-        ) from end
+    return run_partition(
+        job.assignment,
+        model,
+        gradient,
+        partition=partition,
+        attempt=attempt,
+        data=data,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+    )
 
 
 class _Loaded(threading.local):
